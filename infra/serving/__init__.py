@@ -1,0 +1,1 @@
+"""The serving environment: the CPU ONNX backend, the launch of Triton, what the Python models share."""

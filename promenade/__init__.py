@@ -1,0 +1,1 @@
+"""The front door: command line, settings, composition roots, the supervisor of the embedded stack."""

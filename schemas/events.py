@@ -1,0 +1,237 @@
+"""Events: small notes that something happened, keyed by media id, with references and never with content.
+
+An event carries ids, numbers and object keys; no bytes, captions or vectors travel. Its JSON is at most
+64 KiB, checked before publishing because not every broker refuses larger ones. Each class has a fixed `type`
+and a `schema_version`; readers refuse what they do not know, with a reason that says what was found.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from schemas.failures import Lasting
+from schemas.media import ItemId
+from schemas.records import Stage, now
+
+MAXIMUM_EVENT_BYTES: Final = 64 * 1024
+TOPIC_PREFIX: Final = "promenade."
+
+
+def new_trace() -> str:
+    """A fresh trace id: 32 hexadecimal digits that follow an item through all stages."""
+    return uuid.uuid4().hex
+
+
+class Event(BaseModel):
+    """What all events share."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    topic: ClassVar[str]
+
+    schema_version: Literal[1] = 1
+    trace: str = Field(pattern=r"^[0-9a-f]{32}$")
+    happened: datetime = Field(default_factory=now)
+
+    def key(self) -> str:
+        """The key by which the broker orders events."""
+        raise NotImplementedError
+
+
+class ItemEvent(Event):
+    """Something happened to one revision of one item."""
+
+    item: ItemId
+    generation: int = Field(ge=0)
+    revision: int = Field(ge=1)
+
+    def key(self) -> str:
+        """Events of one item stay in order: keyed by the item's id."""
+        return self.item
+
+
+class Arrived(ItemEvent):
+    """An item is complete in the object store and waits to be captioned."""
+
+    topic: ClassVar[str] = TOPIC_PREFIX + "arrived"
+    type: Literal["arrived"] = "arrived"
+
+
+class Captioned(ItemEvent):
+    """The caption stage wrote `result` (an object key)."""
+
+    topic: ClassVar[str] = TOPIC_PREFIX + "captioned"
+    type: Literal["captioned"] = "captioned"
+    result: str = Field(max_length=1024)
+
+
+class Scored(ItemEvent):
+    """The score stage wrote `result`."""
+
+    topic: ClassVar[str] = TOPIC_PREFIX + "scored"
+    type: Literal["scored"] = "scored"
+    result: str = Field(max_length=1024)
+
+
+class Embedded(ItemEvent):
+    """The embed stage wrote `result`."""
+
+    topic: ClassVar[str] = TOPIC_PREFIX + "embedded"
+    type: Literal["embedded"] = "embedded"
+    result: str = Field(max_length=1024)
+
+
+class Indexed(ItemEvent):
+    """The item's vectors are in the vector store; `result` says in which spaces."""
+
+    topic: ClassVar[str] = TOPIC_PREFIX + "indexed"
+    type: Literal["indexed"] = "indexed"
+    result: str = Field(max_length=1024)
+
+
+class PairingCommand(Event):
+    """To one exhibition's agent: an item is ready, or left. Keyed by exhibition, so their order is one order."""
+
+    topic: ClassVar[str] = TOPIC_PREFIX + "pairing"
+    type: Literal["pairing"] = "pairing"
+    exhibition: str = Field(max_length=63)
+    what: Literal["item-ready", "item-left"]
+    item: ItemId
+    generation: int = Field(ge=0)
+    revision: int = Field(ge=1)
+
+    def key(self) -> str:
+        """Keyed by exhibition."""
+        return self.exhibition
+
+
+class PairingChanged(Event):
+    """Revision `number` of an exhibition's pairing was written under `result`."""
+
+    topic: ClassVar[str] = TOPIC_PREFIX + "pairing-changed"
+    type: Literal["pairing-changed"] = "pairing-changed"
+    exhibition: str = Field(max_length=63)
+    number: int = Field(ge=1)
+    result: str = Field(max_length=1024)
+
+    def key(self) -> str:
+        """Keyed by exhibition."""
+        return self.exhibition
+
+
+class DeadLettered(Event):
+    """Something was set aside; `result` is the dead letter's object key."""
+
+    topic: ClassVar[str] = TOPIC_PREFIX + "dead-letters"
+    type: Literal["dead-lettered"] = "dead-lettered"
+    item: str = Field(default="", max_length=80)
+    stage: str = Field(max_length=40)
+    result: str = Field(max_length=1024)
+
+    def key(self) -> str:
+        """Keyed by item, or by the reference where there is none."""
+        return self.item or self.result
+
+
+class Withdrawn(Event):
+    """A curator took an item down; its tombstone is already in the record."""
+
+    topic: ClassVar[str] = TOPIC_PREFIX + "withdrawn"
+    type: Literal["withdrawn"] = "withdrawn"
+    item: ItemId
+    generation: int = Field(ge=0)
+
+    def key(self) -> str:
+        """Keyed by item."""
+        return self.item
+
+
+AnyEvent = Annotated[
+    Arrived | Captioned | Scored | Embedded | Indexed | PairingCommand | PairingChanged | DeadLettered | Withdrawn,
+    Field(discriminator="type"),
+]
+
+EVENT_TYPES: Final[tuple[type[Event], ...]] = (
+    Arrived,
+    Captioned,
+    Scored,
+    Embedded,
+    Indexed,
+    PairingCommand,
+    PairingChanged,
+    DeadLettered,
+    Withdrawn,
+)
+"""Every event, in the order of the way; each class names its topic."""
+
+EVENT_OF_STAGE: Final[dict[Stage, tuple[type[Event], type[Event]]]] = {
+    Stage.CAPTION: (Arrived, Captioned),
+    Stage.SCORE: (Captioned, Scored),
+    Stage.EMBED: (Scored, Embedded),
+    Stage.INDEX: (Embedded, Indexed),
+    Stage.PAIR: (PairingCommand, PairingChanged),
+}
+"""Stage -> the event that it waits for and the event that it makes."""
+
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(AnyEvent)
+
+
+def encode(event: Event) -> bytes:
+    """The event as UTF-8 JSON.
+
+    Raises:
+        Lasting: it is larger than `MAXIMUM_EVENT_BYTES`.
+    """
+    content = event.model_dump_json().encode()
+    if len(content) > MAXIMUM_EVENT_BYTES:
+        raise Lasting(
+            f"event {type(event).__name__} has {len(content)} bytes, more than {MAXIMUM_EVENT_BYTES}.",
+            "Events carry references only; put content into the object store.",
+        )
+    return content
+
+
+def decode(content: bytes | None, expected: type[Event]) -> Event:
+    """Read an event of one class from a topic's value.
+
+    Raises:
+        Lasting: too large, not JSON, another schema version, unknown type, or fields that do not fit; the
+            reason names the first thing that is wrong.
+    """
+    if not content:
+        raise Lasting("the event is empty.", "Send a JSON object of the documented schema.")
+    if len(content) > MAXIMUM_EVENT_BYTES:
+        raise Lasting(
+            f"the event has {len(content)} bytes, more than {MAXIMUM_EVENT_BYTES}.",
+            "Events carry references only; put content into the object store.",
+        )
+    try:
+        plain: Any = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise Lasting(f"the event is not JSON: {error}.", "Send a UTF-8 JSON object.") from None
+    if not isinstance(plain, dict):
+        raise Lasting("the event is JSON but not an object.", "Send a JSON object of the documented schema.")
+    if plain.get("schema_version", 1) != 1:
+        raise Lasting(
+            f"the event has schema version {str(plain.get('schema_version'))[:40]!r}; this reader knows 1.",
+            "Update this worker, or send version 1.",
+        )
+    try:
+        event = _ADAPTER.validate_python(plain)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(step) for step in first["loc"]) or "event"
+        raise Lasting(
+            f"the event does not fit its schema at {where}: {first['msg']}.",
+            "See schemas/json for the schema.",
+        ) from None
+    if not isinstance(event, expected):
+        raise Lasting(
+            f"the event is a {type(event).__name__}, but this topic holds {expected.__name__}.",
+            f"Send it to {type(event).topic}.",
+        )
+    return event

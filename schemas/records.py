@@ -1,0 +1,281 @@
+"""The record of an item: the one truth from which everything else can be rebuilt.
+
+A record is a handful of small JSON objects under `items/<id>/` in the object store. Facts by people
+(memberships) change by conditional writes; facts by stages (results) are immutable, and the first one written
+for the same inputs and model version wins. All the objects' *names* together tell the state of an item, so one
+listing is enough for `status` and for the check before each step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.media import CollectionName, ItemId, Kind, MediaFacts
+
+STORED = ConfigDict(frozen=True, extra="forbid")
+
+
+class Stage(StrEnum):
+    """The stages of the way, in order."""
+
+    CAPTION = "caption"
+    SCORE = "score"
+    EMBED = "embed"
+    INDEX = "index"
+    PAIR = "pair"
+
+
+def now() -> datetime:
+    """The present moment in UTC."""
+    return datetime.now(UTC)
+
+
+class Catalogue(BaseModel):
+    """What people say of an item: all optional, plain text, at most 500 characters each."""
+
+    model_config = STORED
+
+    title: str | None = Field(default=None, max_length=500)
+    artist: str | None = Field(default=None, max_length=500)
+    year: str | None = Field(default=None, max_length=500)
+    style: str | None = Field(default=None, max_length=500)
+    genre: str | None = Field(default=None, max_length=500)
+    licence: str | None = Field(default=None, max_length=500)
+
+    def is_empty(self) -> bool:
+        """True when nobody said anything."""
+        return not self.model_dump(exclude_none=True)
+
+
+class Membership(BaseModel):
+    """One item in one collection, with that collection's own catalogue data."""
+
+    model_config = STORED
+
+    schema_version: Literal[1] = 1
+    item: ItemId
+    collection: CollectionName
+    catalogue: Catalogue = Catalogue()
+    source: str = Field(default="", max_length=2000, description="file name or URL it came from, for people")
+    generation: int = Field(ge=0)
+    added: datetime
+
+
+def merged_catalogue(memberships: list[Membership]) -> Catalogue:
+    """The one catalogue that feeds the caption.
+
+    Rule: field by field, the value of the collection that has the item longest wins (ties: collection name);
+    an empty field is filled by the next one. So a later collection adds facts but never changes them.
+    """
+    merged: dict[str, str] = {}
+    for membership in sorted(memberships, key=lambda each: (each.added, each.collection)):
+        for field, value in membership.catalogue.model_dump(exclude_none=True).items():
+            merged.setdefault(field, value)
+    return Catalogue.model_validate(merged)
+
+
+class Revision(BaseModel):
+    """One numbered state of an item's facts by people; a changed catalogue makes the next number.
+
+    Written by If-None-Match under its number, so two writers cannot both make the same revision.
+    """
+
+    model_config = STORED
+
+    schema_version: Literal[1] = 1
+    item: ItemId
+    kind: Kind
+    generation: int = Field(ge=0, description="raised by a deliberate ingest after a withdrawal")
+    revision: int = Field(ge=1)
+    sequence: int = Field(
+        ge=0, description="order of arrival: microseconds since 1970 at the first ingest; ties by id"
+    )
+    media: MediaFacts
+    catalogue: Catalogue
+    made: datetime
+
+
+class Tombstone(BaseModel):
+    """The item was taken down: nothing of this generation or an earlier one may be written any more."""
+
+    model_config = STORED
+
+    schema_version: Literal[1] = 1
+    item: ItemId
+    generation: int = Field(ge=0)
+    reason: str = Field(default="", max_length=2000)
+    made: datetime
+
+
+class Provenance(BaseModel):
+    """Who made a result, when, and how long it took."""
+
+    model_config = STORED
+
+    models: dict[str, str] = Field(description="capability -> model version")
+    profile: str = Field(description="name of the profile that served the models")
+    made: datetime
+    seconds: float = Field(ge=0, description="wall time of the work on the batch, divided by its items")
+
+
+class Phrase(BaseModel):
+    """A phrase of a caption with the confidence of the measurement behind it, in [0,1]."""
+
+    model_config = STORED
+
+    text: str
+    confidence: float = Field(ge=0, le=1)
+
+
+class CaptionBody(BaseModel):
+    """Five captions with what was measured, fragments 1-4 then the whole."""
+
+    model_config = STORED
+
+    stage: Literal["caption"] = "caption"
+    texts: tuple[str, str, str, str, str]
+    phrases: tuple[tuple[Phrase, ...], ...] = Field(min_length=5, max_length=5)
+    measurements: tuple[dict[str, Any], ...] = Field(min_length=5, max_length=5)
+    tag_vector: str = Field(description="the tag model's own vector of the whole: little-endian float32, base64")
+
+
+class ScoreBody(BaseModel):
+    """Five RGB (movement, calm, nostalgia; 0-255) and five valence-arousal points in [0,1]^2 with evidence.
+
+    `va` is the fusion of the text's reading and the medium's; both inputs are kept.
+    """
+
+    model_config = STORED
+
+    stage: Literal["score"] = "score"
+    rgb: tuple[tuple[float, float, float], ...] = Field(min_length=5, max_length=5)
+    va: tuple[tuple[float, float], ...] = Field(min_length=5, max_length=5)
+    va_text: tuple[tuple[float, float], ...] = Field(min_length=5, max_length=5)
+    va_medium: tuple[tuple[float, float], ...] = Field(min_length=5, max_length=5)
+    evidence: tuple[tuple[dict[str, Any], ...], ...] = Field(min_length=5, max_length=5)
+
+
+class EmbedBody(BaseModel):
+    """Vectors by space: the whole, and the five parts where the space has them.
+
+    Each value is little-endian float32 in base64; `parts` holds fragments 1-4 then the whole, one after another.
+    """
+
+    model_config = STORED
+
+    stage: Literal["embed"] = "embed"
+    vectors: dict[str, str]
+    parts: dict[str, str] = {}
+
+
+class IndexBody(BaseModel):
+    """The item's point is in the vector store under these spaces."""
+
+    model_config = STORED
+
+    stage: Literal["index"] = "index"
+    spaces: tuple[str, ...]
+    exhibitions: tuple[str, ...]
+
+
+Body = CaptionBody | ScoreBody | EmbedBody | IndexBody
+
+
+class Result(BaseModel):
+    """One immutable result of one stage for one revision of one item."""
+
+    model_config = STORED
+
+    schema_version: Literal[1] = 1
+    item: ItemId
+    generation: int = Field(ge=0)
+    revision: int = Field(ge=1)
+    digest: str = Field(pattern=r"^[0-9a-f]{32}$", description="hash of the inputs and the model versions")
+    provenance: Provenance
+    body: Body = Field(discriminator="stage")
+
+
+class DeadLetter(BaseModel):
+    """An item (or an unreadable event) set aside, with the reason and what can be done."""
+
+    model_config = STORED
+
+    schema_version: Literal[1] = 1
+    item: str = Field(default="", description="item id; empty when the event could not be read")
+    generation: int = 0
+    revision: int = 0
+    stage: str
+    reason: str
+    advice: str = ""
+    reference: str = Field(description="where the thing lies: an object key, or topic/partition/offset")
+    event: dict[str, Any] | None = Field(default=None, description="the event to announce again on retry")
+    attempts: int = Field(default=1, ge=1)
+    made: datetime
+
+
+class ExhibitionSettings(BaseModel):
+    """A named set of collections with the space to pair in and the rule to pair by."""
+
+    model_config = STORED
+
+    schema_version: Literal[1] = 1
+    name: CollectionName
+    collections: tuple[str, ...] | None = Field(default=None, description="None: every collection")
+    space: str = "rgb15"
+    rule: str = "stable"
+
+
+class PairChange(BaseModel):
+    """One pair formed or parted, and why."""
+
+    model_config = STORED
+
+    artwork: ItemId
+    track: ItemId
+    similarity: float
+    what: Literal["formed", "parted"]
+    why: str = Field(description="formed by arrival of ..., displaced by ..., withdrawn ...")
+
+
+class PairingRevision(BaseModel):
+    """One numbered step of an exhibition's pairing: who came, who left, which pairs changed.
+
+    Written with If-None-Match under the next number: of two writers only one can continue the log, so a paused
+    old owner cannot write after a new one took over.
+    """
+
+    model_config = STORED
+
+    schema_version: Literal[1] = 1
+    exhibition: str
+    number: int = Field(ge=1)
+    owner: str = Field(description="the writer's own random name")
+    joined: tuple[str, ...] = Field(default=(), description="item@generation.revision")
+    left: tuple[str, ...] = ()
+    changes: tuple[PairChange, ...] = ()
+    made: datetime
+
+
+class PairingSnapshot(BaseModel):
+    """The whole state of an exhibition's pairing after revision `number`, so that a start need not read the log."""
+
+    model_config = STORED
+
+    schema_version: Literal[1] = 1
+    exhibition: str
+    number: int = Field(ge=0)
+    members: dict[str, str] = Field(description="item id -> generation.revision whose vectors it is paired by")
+    pairs: tuple[tuple[str, str, float], ...] = Field(description="artwork, track, similarity")
+    made: datetime
+
+
+def inputs_digest(inputs: Any) -> str:
+    """128 bits of SHA-256 over the canonical JSON of a stage's inputs, in hexadecimal (32 characters)."""
+    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,1 @@
+"""The Faust application: topics, the stage runner, the pipeline as one table, ingest and the care of the stream."""
