@@ -1,0 +1,176 @@
+"""Settings of one process: where the parts answer, with which credentials, and what runs where.
+
+Every field is read from the environment as PROMENADE_<NAME>. The composition root of a process makes one
+`Settings` and hands values on; nobody else reads the environment. Ports and secrets of the embedded stack are
+worked out by `promenade.supervisor.embedded_settings`, which leaves a `Settings` that looks like any other:
+the code below the front door cannot tell whether its parts are embedded or external.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+CLONE: Final = Path(__file__).resolve().parent.parent
+EMBEDDED_FIRST_PORT: Final = 7610
+LOOPBACK: Final = "127.0.0.1"
+
+BrokerSecurity = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`host:port` as (host, port); raises ValueError saying what was found. `[::1]:80` is understood."""
+    host, colon, port = address.strip().rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"{address!r} is not host:port with a port from 1 to 65535, for example 127.0.0.1:7611")
+    return host.strip("[]"), int(port)
+
+
+class Settings(BaseSettings):
+    """What one process needs to know; see each field. Unknown PROMENADE_ variables are left alone."""
+
+    model_config = SettingsConfigDict(env_prefix="PROMENADE_", extra="ignore", frozen=True, validate_default=True)
+
+    data: Path = Field(Path("promenade-data"), description="The one data folder of this machine's stack.")
+
+    broker: str = Field("127.0.0.1:7611", description="Kafka brokers as host:port, separated by commas.")
+    broker_security: BrokerSecurity = "PLAINTEXT"
+    broker_user: str | None = None
+    broker_password: SecretStr | None = None
+    partitions: int = Field(8, ge=1, le=1024, description="Partitions of each stage's topic, fixed at creation.")
+    group: str = Field("promenade", min_length=1, description="The consumer group that all workers share.")
+
+    s3_endpoint: str = Field("127.0.0.1:7612", description="Object store as host:port, without a scheme.")
+    s3_access_key: SecretStr | None = None
+    s3_secret_key: SecretStr | None = None
+    s3_secure: bool = Field(False, description="Speak TLS with the object store.")
+    s3_region: str = "us-east-1"
+    bucket: str = Field("promenade", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    log_bucket: str = Field(
+        "promenade-log",
+        pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$",
+        description="Where the embedded broker keeps its log; external brokers do not use it.",
+    )
+
+    inference: str = Field("127.0.0.1:7614", description="Triton's gRPC address as host:port.")
+    inference_metrics: str | None = Field(None, description="Address of Triton's /metrics page, if it is open.")
+
+    qdrant_url: str | None = Field(None, description="Qdrant server; none means local mode in <data>/qdrant.")
+    qdrant_api_key: SecretStr | None = None
+
+    http_host: str = LOOPBACK
+    http_port: int = Field(EMBEDDED_FIRST_PORT, ge=1, le=65535)
+    api_token: SecretStr | None = Field(None, description="What callers of changing API calls must show.")
+
+    profile: Path = Field(CLONE / "model_repository" / "edge.toml", description="Models, versions and spaces.")
+    serving: Path = Field(CLONE / ".serving", description="Virtual environment of the embedded Triton (numpy < 2).")
+    reconcile_seconds: float = Field(300.0, gt=0, description="Announce again what made no progress this long.")
+
+    # Ports of the embedded stack. External parts are named by broker, s3_endpoint and inference above.
+    broker_port: int = Field(EMBEDDED_FIRST_PORT + 1, ge=1, le=65535)
+    s3_port: int = Field(EMBEDDED_FIRST_PORT + 2, ge=1, le=65535)
+    triton_http_port: int = Field(EMBEDDED_FIRST_PORT + 3, ge=1, le=65535)
+    triton_grpc_port: int = Field(EMBEDDED_FIRST_PORT + 4, ge=1, le=65535)
+    triton_metrics_port: int = Field(EMBEDDED_FIRST_PORT + 5, ge=1, le=65535)
+    store_first_port: int = Field(
+        EMBEDDED_FIRST_PORT + 10,
+        ge=1,
+        le=65526,
+        description="First of nine ports in a row for the embedded object store's inner servers.",
+    )
+
+    @field_validator("broker")
+    @classmethod
+    def _brokers_are_addresses(cls, value: str) -> str:
+        addresses = [address.strip() for address in value.split(",") if address.strip()]
+        if not addresses:
+            raise ValueError("broker is empty: give host:port, several separated by commas")
+        for address in addresses:
+            split_address(address)
+        return ",".join(addresses)
+
+    @field_validator("s3_endpoint", "inference")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        split_address(value)
+        return value.strip()
+
+    @field_validator("inference_metrics", "qdrant_url")
+    @classmethod
+    def _is_a_web_address(cls, value: str | None) -> str | None:
+        if value is None or not value.strip():
+            return None
+        parts = urlsplit(value.strip())
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{value!r} is not a web address: give for example http://127.0.0.1:6333")
+        return value.strip().rstrip("/")
+
+    @model_validator(mode="after")
+    def _credentials_come_in_pairs(self) -> Self:
+        if (self.s3_access_key is None) != (self.s3_secret_key is None):
+            raise ValueError("give both PROMENADE_S3_ACCESS_KEY and PROMENADE_S3_SECRET_KEY, or neither")
+        if self.broker_security.startswith("SASL") and (self.broker_user is None or self.broker_password is None):
+            raise ValueError(
+                f"broker_security {self.broker_security} needs PROMENADE_BROKER_USER and PROMENADE_BROKER_PASSWORD"
+            )
+        return self
+
+    @property
+    def brokers(self) -> list[str]:
+        """The Kafka brokers, each host:port."""
+        return self.broker.split(",")
+
+    @property
+    def store_inner_ports(self) -> range:
+        """The nine ports of the embedded object store's inner servers."""
+        return range(self.store_first_port, self.store_first_port + 9)
+
+    def embedded_ports(self) -> dict[str, int]:
+        """The ports that people and clients of the embedded stack use, by name."""
+        return {
+            "http": self.http_port,
+            "broker": self.broker_port,
+            "s3": self.s3_port,
+            "triton_http": self.triton_http_port,
+            "triton_grpc": self.triton_grpc_port,
+            "triton_metrics": self.triton_metrics_port,
+        }
+
+    def environment(self, *, secrets: bool) -> dict[str, str]:
+        """These settings as PROMENADE_ variables, so that a child process reads the very same ones.
+
+        secrets: whether credentials are among them. They belong in the environment of the worker alone, and
+        never on a command line, where every user of the machine can read them.
+        """
+        variables: dict[str, str] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, SecretStr):
+                if not secrets:
+                    continue
+                text = value.get_secret_value()
+            elif isinstance(value, bool):
+                text = "true" if value else "false"
+            elif isinstance(value, Path):
+                text = str(value.resolve())
+            else:
+                text = str(value)
+            variables[f"PROMENADE_{name.upper()}"] = text
+        return variables
+
+
+def ports_from(first: int) -> dict[str, int]:
+    """The embedded stack's ports laid out from `first` on, as fields of `Settings` (20 ports are used up).
+
+    Raises ValueError where they would not fit below 65536 or need a privileged port.
+    """
+    if not 1024 <= first <= 65536 - 20:
+        raise ValueError(f"ports cannot start at {first}: give a number from 1024 to {65536 - 20}")
+    names = ("http_port", "broker_port", "s3_port", "triton_http_port", "triton_grpc_port", "triton_metrics_port")
+    return {name: first + offset for offset, name in enumerate(names)} | {"store_first_port": first + 10}
