@@ -1,0 +1,233 @@
+"""The object store: one bucket behind an S3 server, spoken to with the `minio` client.
+
+The client is synchronous, so its calls run in a small thread pool. Conditional writes (If-None-Match, If-Match)
+are what the record stands on: of several writers exactly one wins. Everything that the server or the network
+does wrong is turned into `Passing`; a missing object is `NotFound`. What the objects mean is left to
+`infra.records`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, TypeVar
+
+import urllib3
+from minio import Minio
+from minio.deleteobjects import DeleteObject
+from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+
+from infra.metrics import OBJECT_STORE_SECONDS
+from schemas.failures import Passing
+
+PART: Final = "object store"
+T = TypeVar("T")
+
+_THREADS: Final = 12
+"""Calls in flight from one process: enough to hide the latency of a batch of items, few enough for 2 cores."""
+
+_ABSENT_CODES: Final = frozenset({"NoSuchKey", "NoSuchObject", "NotFound"})
+_CONDITION_CODES: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
+_DENIED_CODES: Final = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
+
+
+class NotFound(Exception):
+    """There is no object under this key."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What a listing tells of one object: key, bytes, when it was written."""
+
+    key: str
+    size: int
+    modified: datetime
+
+
+class _ConditionalMinio(Minio):
+    """The public `put_object` turns unknown headers into metadata; conditions need the request itself."""
+
+    def put_with_headers(self, bucket: str, key: str, content: bytes, headers: dict[str, str]) -> str:
+        result = self._put_object(bucket, key, content, headers=dict(headers))
+        return str(result.etag)
+
+
+class Objects:
+    """An object store's bucket.
+
+    Args:
+        endpoint: `host:port`.
+        access_key: name of the account.
+        secret_key: its secret.
+        bucket: the one bucket that is used; `prepare` makes it.
+        secure: speak TLS.
+        region: as the server was told; given so that the client need not ask.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        access_key: str,
+        secret_key: str,
+        bucket: str,
+        *,
+        secure: bool = False,
+        region: str = "us-east-1",
+    ) -> None:
+        self.bucket = bucket
+        self.endpoint = endpoint
+        # No retries here: waiting is the stage runner's business, where it is visible and can be ended.
+        # 5 s to connect: a server on the same machine or network answers in milliseconds or is away.
+        # 60 s to read: listings of large prefixes and originals of 200 MiB on a busy disk.
+        pool = urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=5, read=60), maxsize=_THREADS, retries=False, block=False
+        )
+        self._client = _ConditionalMinio(
+            endpoint, access_key=access_key, secret_key=secret_key, secure=secure, region=region, http_client=pool
+        )
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="objects")
+
+    def close(self) -> None:
+        """End the threads; calls in flight are finished first."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    async def prepare(self) -> None:
+        """Make the bucket if it is not there."""
+
+        def work() -> None:
+            if not self._client.bucket_exists(self.bucket):
+                try:
+                    self._client.make_bucket(self.bucket)
+                except S3Error as error:
+                    if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                        raise
+
+        await self._run("prepare", work)
+
+    async def ping(self) -> None:
+        """Return when the store answers for the bucket; raise `Passing` otherwise."""
+
+        def work() -> None:
+            if not self._client.bucket_exists(self.bucket):
+                raise Passing(PART, f"the bucket {self.bucket!r} does not exist yet")
+
+        await self._run("ping", work)
+
+    async def get(self, key: str) -> bytes:
+        """The object's bytes.
+
+        Raises:
+            NotFound: there is none.
+            Passing: the store is away.
+        """
+        return await self._run("get", lambda: self._get(key))
+
+    def _get(self, key: str) -> bytes:
+        response = self._client.get_object(self.bucket, key)
+        try:
+            return bytes(response.read())
+        finally:
+            response.close()
+            response.release_conn()
+
+    async def put(self, key: str, content: bytes, content_type: str = "application/octet-stream") -> None:
+        """Write, replacing what was there. Large content goes up in parts by itself."""
+
+        def work() -> None:
+            self._client.put_object(self.bucket, key, io.BytesIO(content), len(content), content_type)
+
+        await self._run("put", work)
+
+    async def put_if_absent(self, key: str, content: bytes, content_type: str = "application/json") -> bool:
+        """Write only if there is nothing under the key yet; True if this call wrote it."""
+
+        def work() -> bool:
+            try:
+                self._client.put_with_headers(
+                    self.bucket, key, content, {"If-None-Match": "*", "Content-Type": content_type}
+                )
+            except S3Error as error:
+                if error.code in _CONDITION_CODES:
+                    return False
+                raise
+            return True
+
+        return await self._run("put if absent", work)
+
+    async def list(self, prefix: str) -> list[ObjectInfo]:
+        """All objects whose key begins with the prefix, in order of key."""
+
+        def work() -> list[ObjectInfo]:
+            return [
+                ObjectInfo(each.object_name, each.size or 0, each.last_modified)
+                for each in self._client.list_objects(self.bucket, prefix=prefix, recursive=True)
+                if each.object_name is not None and each.last_modified is not None and not each.is_dir
+            ]
+
+        return await self._run("list", work)
+
+    async def exists(self, key: str) -> bool:
+        """True if there is an object under the key."""
+
+        def work() -> bool:
+            try:
+                self._client.stat_object(self.bucket, key)
+            except S3Error as error:
+                if error.code in _ABSENT_CODES:
+                    return False
+                raise
+            return True
+
+        return await self._run("stat", work)
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects; keys that are not there are no fault."""
+        chosen = list(keys)
+        if not chosen:
+            return
+
+        def work() -> None:
+            errors = list(self._client.remove_objects(self.bucket, [DeleteObject(key) for key in chosen]))
+            failed = [each for each in errors if each.code not in _ABSENT_CODES]
+            if failed:
+                raise Passing(PART, f"{len(failed)} objects could not be removed: {failed[0].message}")
+
+        await self._run("delete", work)
+
+    async def get_many(self, keys: Sequence[str]) -> AsyncIterator[tuple[str, bytes | None]]:
+        """The objects of several keys, fetched side by side, in the order given; None where there is none."""
+
+        async def one(key: str) -> bytes | None:
+            try:
+                return await self.get(key)
+            except NotFound:
+                return None
+
+        for start in range(0, len(keys), _THREADS * 4):
+            chunk = keys[start : start + _THREADS * 4]
+            for key, content in zip(chunk, await asyncio.gather(*map(one, chunk)), strict=True):
+                yield key, content
+
+    async def _run(self, operation: str, work: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            with OBJECT_STORE_SECONDS.labels(operation).time():
+                return await loop.run_in_executor(self._threads, work)
+        except S3Error as error:
+            if error.code in _ABSENT_CODES:
+                raise NotFound(str(error.message)) from None
+            if error.code in _DENIED_CODES:
+                raise Passing(
+                    PART, f"refused the credentials ({error.code}); check the access and secret key"
+                ) from None
+            raise Passing(PART, f"answered {error.code}: {error.message}") from None
+        except (ServerError, InvalidResponseError) as error:
+            raise Passing(PART, f"answered with a fault: {error}") from None
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Passing(PART, f"{self.endpoint} does not answer ({type(error).__name__})") from None
+        except MinioException as error:
+            raise Passing(PART, f"failed: {error}") from None

@@ -1,0 +1,477 @@
+"""Records in the object store: where each fact lies, and how it is read and written.
+
+The names of the objects tell an item's whole state (`ItemState`), so a step costs one listing before and one
+after. Every key carries the item's generation: a takedown removes what its own generation and earlier ones
+wrote, and can never hurt what a later, deliberate ingest writes.
+
+    media/<sha256>/<generation>                                  the original bytes
+    renditions/<id>/<generation>/picture.jpg | sound.flac        what the models see and hear
+    items/<id>/revisions/<generation>.<revision>.json            facts by people, immutable, numbered
+    items/<id>/memberships/<generation>/<collection>.json        one collection's catalogue data
+    items/<id>/results/<stage>/<generation>.<revision>/<digest>.json
+    items/<id>/dead/<generation>.<revision>/<stage>.json
+    items/<id>/tombstones/<generation>.json                      all that a takedown leaves
+    dead/events/<topic>-<partition>-<offset>.json                events that could not be read
+    attempts/<stage>/<uuid>.json                                 items in hand; what is left names the suspects
+    exhibitions/<name>/settings.json, log/<number>.json, snapshots/<number>.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from infra.objects import NotFound, ObjectInfo, Objects
+from schemas.failures import Lasting
+from schemas.media import split_item_id
+from schemas.records import (
+    DeadLetter,
+    ExhibitionSettings,
+    Membership,
+    PairingRevision,
+    PairingSnapshot,
+    Result,
+    Revision,
+    Stage,
+    Tombstone,
+    merged_catalogue,
+)
+
+Version = tuple[int, int]
+"""Generation and revision of an item."""
+
+ITEMS: Final = "items/"
+DEFAULT_EXHIBITION: Final = "default"
+Stored = TypeVar("Stored", bound=BaseModel)
+
+
+def version_text(version: Version) -> str:
+    """`000000.000001`: sorts as the numbers do."""
+    return f"{version[0]:06d}.{version[1]:06d}"
+
+
+def parse_version(text: str) -> Version:
+    """Read back `version_text`; ValueError when it is not one."""
+    generation, revision = text.split(".")
+    return int(generation), int(revision)
+
+
+def media_key(item: str, generation: int) -> str:
+    """Where the original bytes of an item lie."""
+    return f"media/{split_item_id(item)[1]}/{generation:06d}"
+
+
+def rendition_key(item: str, generation: int, name: str) -> str:
+    """Where the form of an item that models see or hear lies."""
+    return f"renditions/{item}/{generation:06d}/{name}"
+
+
+def revision_key(item: str, version: Version) -> str:
+    """Where one numbered state of the facts by people lies."""
+    return f"{ITEMS}{item}/revisions/{version_text(version)}.json"
+
+
+def membership_key(item: str, generation: int, collection: str) -> str:
+    """Where a collection's own catalogue data of an item lies."""
+    return f"{ITEMS}{item}/memberships/{generation:06d}/{collection}.json"
+
+
+def result_key(item: str, version: Version, stage: Stage, digest: str) -> str:
+    """Where one immutable result lies."""
+    return f"{ITEMS}{item}/results/{stage.value}/{version_text(version)}/{digest}.json"
+
+
+def dead_key(item: str, version: Version, stage: str) -> str:
+    """Where the dead letter of an item at a stage lies."""
+    return f"{ITEMS}{item}/dead/{version_text(version)}/{stage}.json"
+
+
+def tombstone_key(item: str, generation: int) -> str:
+    """Where the mark of a takedown lies."""
+    return f"{ITEMS}{item}/tombstones/{generation:06d}.json"
+
+
+@dataclass(slots=True)
+class ItemState:
+    """What the names of an item's objects tell. Versions are (generation, revision)."""
+
+    item: str
+    latest: Version | None = None
+    latest_time: datetime | None = None
+    buried: int = -1
+    """Highest generation with a tombstone; -1 when there is none."""
+    memberships: set[str] = field(default_factory=set)
+    """Collections that hold the item in its latest generation."""
+    results: dict[tuple[Version, Stage], dict[str, datetime]] = field(default_factory=dict)
+    """(version, stage) -> digest -> when it was written."""
+    dead: dict[tuple[Version, str], datetime] = field(default_factory=dict)
+    memberships_by_generation: dict[int, set[str]] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
+
+    @property
+    def alive(self) -> bool:
+        """True when the item is there and its latest generation is not withdrawn."""
+        return self.latest is not None and self.latest[0] > self.buried
+
+    def withdrawn(self, generation: int) -> bool:
+        """True when this generation was taken down."""
+        return generation <= self.buried
+
+    def done(self, stage: Stage) -> datetime | None:
+        """When the stage's newest result for the latest version was written; None when there is none."""
+        if self.latest is None:
+            return None
+        times = self.results.get((self.latest, stage))
+        return max(times.values()) if times else None
+
+    def failed(self, stage: str) -> datetime | None:
+        """When the latest version was set aside at this stage; None when it was not."""
+        return None if self.latest is None else self.dead.get((self.latest, stage))
+
+    def newest_result_key(self, stage: Stage) -> str | None:
+        """Key of the newest result of a stage for the latest version."""
+        if self.latest is None:
+            return None
+        times = self.results.get((self.latest, stage))
+        if not times:
+            return None
+        digest = max(times, key=lambda each: (times[each], each))
+        return result_key(self.item, self.latest, stage, digest)
+
+    def add(self, info: ObjectInfo) -> None:
+        """Take one object's name into account; names that are not ours are passed over."""
+        self.keys.append(info.key)
+        steps = info.key[len(ITEMS) + len(self.item) + 1 :].removesuffix(".json").split("/")
+        try:
+            match steps:
+                case ["revisions", version]:
+                    parsed = parse_version(version)
+                    if self.latest is None or parsed > self.latest:
+                        self.latest, self.latest_time = parsed, info.modified
+                case ["memberships", generation, collection]:
+                    self.memberships_by_generation.setdefault(int(generation), set()).add(collection)
+                case ["results", stage, version, digest]:
+                    self.results.setdefault((parse_version(version), Stage(stage)), {})[digest] = info.modified
+                case ["dead", version, stage]:
+                    self.dead[(parse_version(version), stage)] = info.modified
+                case ["tombstones", generation]:
+                    self.buried = max(self.buried, int(generation))
+                case _:
+                    return
+        except ValueError:
+            return
+
+    def close(self) -> ItemState:
+        """Finish after the last name: memberships count for the latest generation only."""
+        if self.latest is not None:
+            self.memberships = self.memberships_by_generation.get(self.latest[0], set())
+        return self
+
+
+def states_from(listing: Iterable[ObjectInfo]) -> list[ItemState]:
+    """Item states out of a listing of `items/` in order of key."""
+    states: list[ItemState] = []
+    for info in listing:
+        item = info.key[len(ITEMS) :].split("/", 1)[0]
+        if not states or states[-1].item != item:
+            if states:
+                states[-1].close()
+            states.append(ItemState(item))
+        states[-1].add(info)
+    if states:
+        states[-1].close()
+    return states
+
+
+class Records:
+    """Reading and writing records. Immutable objects are kept in a small memory of the process.
+
+    Args:
+        objects: the bucket.
+        remembered: how many immutable results are kept in memory, so that the next stage in the same process
+            need not fetch what the last one wrote (about 40 KB each).
+    """
+
+    def __init__(self, objects: Objects, remembered: int = 512) -> None:
+        self.objects = objects
+        self._memory: dict[str, BaseModel] = {}
+        self._remembered = remembered
+
+    # -- items ---------------------------------------------------------------------------------------------
+
+    async def state(self, item: str) -> ItemState:
+        """The item's state by one listing; an unknown item has `latest` None."""
+        state = ItemState(item)
+        for info in await self.objects.list(f"{ITEMS}{item}/"):
+            state.add(info)
+        return state.close()
+
+    async def all_states(self) -> list[ItemState]:
+        """Every item's state by one listing, in order of id."""
+        return states_from(await self.objects.list(ITEMS))
+
+    async def revision(self, item: str, version: Version) -> Revision:
+        """One numbered state of an item's facts.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return await self._immutable(revision_key(item, version), Revision)
+
+    async def create_revision(self, revision: Revision) -> bool:
+        """Write a revision under its number; False when somebody else made that number first."""
+        key = revision_key(revision.item, (revision.generation, revision.revision))
+        return await self._create(key, revision)
+
+    async def memberships(self, state: ItemState) -> list[Membership]:
+        """The memberships of the item's latest generation."""
+        if state.latest is None:
+            return []
+        keys = [membership_key(state.item, state.latest[0], each) for each in sorted(state.memberships)]
+        return [
+            self._read(key, content, Membership)
+            async for key, content in self.objects.get_many(keys)
+            if content is not None
+        ]
+
+    async def membership(self, item: str, generation: int, collection: str) -> Membership | None:
+        """One membership, or None."""
+        key = membership_key(item, generation, collection)
+        try:
+            return self._read(key, await self.objects.get(key), Membership)
+        except NotFound:
+            return None
+
+    async def put_membership(self, membership: Membership) -> None:
+        """Write one collection's facts. Only that collection's ingest writes this key; the last one wins."""
+        key = membership_key(membership.item, membership.generation, membership.collection)
+        await self.objects.put(key, membership.model_dump_json().encode(), "application/json")
+
+    async def refresh_catalogue(self, item: str, made: datetime) -> Revision | None:
+        """Make the next revision when the merged catalogue differs from the latest one's.
+
+        Returns:
+            The new revision, or None when nothing changed. Of two writers at once one makes the number and the
+            other looks again, so the last state of the memberships always gets a revision.
+        """
+        while True:
+            state = await self.state(item)
+            if not state.alive or state.latest is None:
+                return None
+            latest = await self.revision(item, state.latest)
+            catalogue = merged_catalogue(await self.memberships(state))
+            if catalogue == latest.catalogue:
+                return None
+            following = latest.model_copy(
+                update={"revision": latest.revision + 1, "catalogue": catalogue, "made": made}
+            )
+            if await self.create_revision(following):
+                return following
+
+    # -- results -------------------------------------------------------------------------------------------
+
+    async def result(self, key: str) -> Result:
+        """A stage's result by its key.
+
+        Raises:
+            NotFound: there is none.
+            Lasting: it does not parse.
+        """
+        return await self._immutable(key, Result)
+
+    async def write_result(self, result: Result) -> tuple[str, bool]:
+        """Write a result first-wins.
+
+        Returns:
+            Its key, and True when this call wrote it (False: an equal question was answered before, and that
+            answer stays).
+        """
+        stage = Stage(result.body.stage)
+        key = result_key(result.item, (result.generation, result.revision), stage, result.digest)
+        written = await self._create(key, result)
+        return key, written
+
+    async def newest_result(self, state: ItemState, stage: Stage) -> Result | None:
+        """The newest result of a stage for the item's latest version."""
+        key = state.newest_result_key(stage)
+        return None if key is None else await self.result(key)
+
+    # -- takedown ------------------------------------------------------------------------------------------
+
+    async def bury(self, tombstone: Tombstone) -> bool:
+        """Write a tombstone; True when this call wrote it."""
+        return await self.objects.put_if_absent(
+            tombstone_key(tombstone.item, tombstone.generation), tombstone.model_dump_json().encode()
+        )
+
+    async def erase(self, item: str) -> int:
+        """Remove all that withdrawn generations of an item left, but their tombstones. Safe to repeat.
+
+        Returns:
+            How many objects were removed.
+        """
+        state = await self.state(item)
+        if state.buried < 0:
+            return 0
+        gone: list[str] = []
+        for key in state.keys:
+            steps = key[len(ITEMS) + len(item) + 1 :].split("/")
+            if steps[0] == "tombstones":
+                continue
+            number = steps[2] if steps[0] == "results" else steps[1]
+            if int(number.split(".")[0]) <= state.buried:
+                gone.append(key)
+        for prefix in (f"media/{split_item_id(item)[1]}/", f"renditions/{item}/"):
+            for info in await self.objects.list(prefix):
+                if int(info.key[len(prefix) :].split("/")[0]) <= state.buried:
+                    gone.append(info.key)
+        for key in gone:
+            self._memory.pop(key, None)
+        await self.objects.delete(gone)
+        return len(gone)
+
+    # -- dead letters --------------------------------------------------------------------------------------
+
+    async def set_aside(self, letter: DeadLetter) -> str:
+        """Write a dead letter of an item, counting the attempts; its key."""
+        key = dead_key(letter.item, (letter.generation, letter.revision), letter.stage)
+        await self.objects.put(key, letter.model_dump_json().encode(), "application/json")
+        return key
+
+    async def set_event_aside(self, name: str, letter: DeadLetter) -> str:
+        """Write the dead letter of an event that could not be read; its key."""
+        key = f"dead/events/{name}.json"
+        await self.objects.put(key, letter.model_dump_json().encode(), "application/json")
+        return key
+
+    async def dead_letters(self) -> list[tuple[str, DeadLetter]]:
+        """Every dead letter with its key: items' first, then unreadable events'."""
+        keys = [
+            f"{ITEMS}{state.item}/dead/{version_text(version)}/{stage}.json"
+            for state in await self.all_states()
+            for version, stage in state.dead
+        ]
+        keys += [info.key for info in await self.objects.list("dead/events/")]
+        return [
+            (key, self._read(key, content, DeadLetter))
+            async for key, content in self.objects.get_many(keys)
+            if content is not None
+        ]
+
+    async def dead_letter(self, key: str) -> DeadLetter | None:
+        """One dead letter, or None."""
+        try:
+            return self._read(key, await self.objects.get(key), DeadLetter)
+        except NotFound:
+            return None
+
+    # -- attempts ------------------------------------------------------------------------------------------
+
+    async def mark_attempt(self, stage: Stage, name: str, items: Sequence[str]) -> None:
+        """Note that a worker took these items in hand, before it does anything with them."""
+        await self.objects.put(f"attempts/{stage.value}/{name}.json", "\n".join(items).encode(), "text/plain")
+
+    async def clear_attempt(self, stage: Stage, name: str) -> None:
+        """The batch ended without harm."""
+        await self.objects.delete([f"attempts/{stage.value}/{name}.json"])
+
+    async def open_attempts(self, stage: Stage) -> dict[str, list[str]]:
+        """Marks that nobody cleared: key -> items. A worker at work has one; a dead one left one."""
+        keys = [info.key for info in await self.objects.list(f"attempts/{stage.value}/")]
+        return {
+            key: content.decode().splitlines()
+            async for key, content in self.objects.get_many(keys)
+            if content is not None
+        }
+
+    # -- exhibitions ---------------------------------------------------------------------------------------
+
+    async def exhibitions(self) -> list[ExhibitionSettings]:
+        """All exhibitions by name; the default one (every collection) exists when nobody made any."""
+        keys = [info.key for info in await self.objects.list("exhibitions/") if info.key.endswith("/settings.json")]
+        found = [
+            self._read(key, content, ExhibitionSettings)
+            async for key, content in self.objects.get_many(keys)
+            if content is not None
+        ]
+        if not any(each.name == DEFAULT_EXHIBITION for each in found):
+            found.append(ExhibitionSettings(name=DEFAULT_EXHIBITION))
+        return sorted(found, key=lambda each: each.name)
+
+    async def pairing_log(self, exhibition: str, after: int) -> list[PairingRevision]:
+        """The revisions of an exhibition's pairing with a number above `after`, in order."""
+        prefix = f"exhibitions/{exhibition}/log/"
+        keys = [
+            info.key
+            for info in await self.objects.list(prefix)
+            if int(info.key[len(prefix) :].removesuffix(".json")) > after
+        ]
+        return [
+            self._read(key, content, PairingRevision)
+            async for key, content in self.objects.get_many(keys)
+            if content is not None
+        ]
+
+    async def append_pairing(self, revision: PairingRevision) -> bool:
+        """Continue the log; False when this number was written by somebody else: the writer lost its place."""
+        key = pairing_revision_key(revision.exhibition, revision.number)
+        return await self.objects.put_if_absent(key, revision.model_dump_json().encode())
+
+    async def pairing_snapshot(self, exhibition: str) -> PairingSnapshot | None:
+        """The newest snapshot, or None."""
+        listing = await self.objects.list(f"exhibitions/{exhibition}/snapshots/")
+        if not listing:
+            return None
+        key = listing[-1].key
+        return self._read(key, await self.objects.get(key), PairingSnapshot)
+
+    async def put_pairing_snapshot(self, snapshot: PairingSnapshot) -> None:
+        """Write a snapshot and remove the ones before it."""
+        prefix = f"exhibitions/{snapshot.exhibition}/snapshots/"
+        older = [info.key for info in await self.objects.list(prefix)]
+        key = f"{prefix}{snapshot.number:012d}.json"
+        await self.objects.put(key, snapshot.model_dump_json().encode(), "application/json")
+        await self.objects.delete([each for each in older if each < key])
+
+    # -- helpers -------------------------------------------------------------------------------------------
+
+    async def _create(self, key: str, content: BaseModel) -> bool:
+        written = await self.objects.put_if_absent(key, content.model_dump_json().encode())
+        if written:
+            self._remember(key, content)
+        return written
+
+    async def _immutable(self, key: str, model: type[Stored]) -> Stored:
+        held = self._memory.get(key)
+        if isinstance(held, model):
+            return held
+        found = self._read(key, await self.objects.get(key), model)
+        self._remember(key, found)
+        return found
+
+    def _remember(self, key: str, content: BaseModel) -> None:
+        self._memory.pop(key, None)
+        self._memory[key] = content
+        while len(self._memory) > self._remembered:
+            self._memory.pop(next(iter(self._memory)))
+
+    @staticmethod
+    def _read(key: str, content: bytes, model: type[Stored]) -> Stored:
+        try:
+            return model.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(step) for step in first["loc"])
+            raise Lasting(
+                f"the object {key} does not fit its schema at {where}: {first['msg']}.",
+                "It was changed by other hands; withdraw the item and ingest it again.",
+            ) from None
+
+
+def pairing_revision_key(exhibition: str, number: int) -> str:
+    """Where one step of an exhibition's pairing lies."""
+    return f"exhibitions/{exhibition}/log/{number:012d}.json"
