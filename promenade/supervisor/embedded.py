@@ -1,0 +1,61 @@
+"""The embedded stack as settings and parts: ports and secrets worked out, parts put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from promenade.settings import LOOPBACK, Settings, ports_from
+from promenade.supervisor.parts import BrokerPart, Part, StorePart, WorkerPart, store_folder
+from promenade.supervisor.secrets import load_or_make_secrets
+from promenade.supervisor.state import stack_state
+
+
+def embedded_settings(data: Path | None = None, *, first_port: int | None = None, **changes: Any) -> Settings:
+    """Settings of the embedded stack in `data`; makes the folder and its secrets on the first call.
+
+    data: the data folder; None takes PROMENADE_DATA or ./promenade-data.
+    first_port: lay all ports out from here on (20 of them). Otherwise a running stack's ports are taken, then
+    PROMENADE_*_PORT, then the defaults.
+    changes: any other field of `Settings`.
+    Raises SecretsUnsafe and pydantic's ValidationError.
+    """
+    base = Settings(**changes) if data is None else Settings(data=data, **changes)
+    folder = base.data.resolve()
+    ports: dict[str, int] = {}
+    if first_port is not None:
+        ports = ports_from(first_port)
+    else:
+        state = stack_state(folder)
+        if state is not None and state.alive:
+            ports = {f"{name}_port": port for name, port in state.ports.items()}
+            ports["store_first_port"] = state.store_first_port
+    changes = {**ports, **changes}
+    placed = Settings(**{**changes, "data": folder})
+    secrets = load_or_make_secrets(folder)
+    return Settings(
+        **{
+            **changes,
+            "data": folder,
+            "broker": f"{LOOPBACK}:{placed.broker_port}",
+            "broker_security": "PLAINTEXT",
+            "s3_endpoint": f"{LOOPBACK}:{placed.s3_port}",
+            "s3_access_key": secrets.s3_access_key,
+            "s3_secret_key": secrets.s3_secret_key,
+            "s3_secure": False,
+            "inference": f"{LOOPBACK}:{placed.triton_grpc_port}",
+            "inference_metrics": f"http://{LOOPBACK}:{placed.triton_metrics_port}/metrics",
+            "http_host": LOOPBACK,
+            "api_token": placed.api_token or secrets.api_token,
+        }
+    )
+
+
+def embedded_parts(settings: Settings) -> list[Part]:
+    """The parts of the embedded stack, in the order in which they are shown."""
+    data = settings.data.resolve()
+    return [
+        StorePart(settings=settings, folder=store_folder(data)),
+        BrokerPart(settings=settings),
+        WorkerPart(settings=settings),
+    ]

