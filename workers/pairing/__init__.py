@@ -1,0 +1,1 @@
+"""The pairing engine: similarities, rules that pair incrementally, and the chance level. Pure: no input or output."""

@@ -1,0 +1,226 @@
+"""Similarity between artworks and tracks: how near two vectors of one space are, rounded so that order is exact.
+
+Everything that compares similarities does so in *units*: whole numbers of 1e-7 (int64), so that sorting, ties and
+prices of an assignment are exact integer arithmetic. A similarity gets the same units whether it is computed
+alone, in a row or in a matrix, whatever the shape: fast linear algebra may differ in the last bits, so the few
+values that lie near a rounding boundary are computed again in a fixed order of summation.
+
+Which space is used, where vectors come from and what is done with the numbers is left to others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Units = NDArray[np.int64]
+
+UNITS: Final = 10_000_000
+"""Units in a similarity of 1: similarities are rounded to 1e-7 before any ordering."""
+
+DEFAULT_SIGMA: Final = 0.34
+"""Scale of MMVA's match score that fits the published list; used until sigma is computed from a collection."""
+
+
+def _guard(dimension: int) -> float:
+    """How near a rounding boundary, in units, two orders of summation may round differently.
+
+    A sum of d products of unit vectors is off by at most d * 2**-53 in any order; this allows eight times that.
+    """
+    return max(dimension, 8) * 2.0**-50 * UNITS
+
+
+class Measure(Protocol):
+    """What a space's distance means for pairing. Vectors go through `prepare` once, then rows are cheap."""
+
+    @property
+    def lowest(self) -> int:
+        """No similarity of this measure is lower than this, in units."""
+        ...
+
+    def prepare(self, vector: ArrayLike) -> Floats:
+        """The form [dimension] or [n, dimension] in which the other calls want vectors.
+
+        Raises:
+            ValueError: a number is not finite, or the array is empty or has the wrong number of axes.
+        """
+        ...
+
+    def row(self, vector: Floats, others: Floats) -> Units:
+        """Similarity of one prepared vector [dimension] with prepared others [n, dimension]: int64 units [n]."""
+        ...
+
+    def paired(self, left: Floats, right: Floats) -> Units:
+        """Similarity of left[i] with right[i], both [n, dimension]: int64 units [n]."""
+        ...
+
+    def matrix(self, left: Floats, right: Floats) -> Units:
+        """Similarity of all of left [n, dimension] with all of right [m, dimension]: int64 units [n, m]."""
+        ...
+
+
+def _checked(vector: ArrayLike) -> Floats:
+    values = np.array(vector, dtype=np.float64, ndmin=1)
+    if values.ndim > 2 or values.shape[-1] == 0:
+        raise ValueError(f"a vector of shape {values.shape} cannot be paired; give [dimension] or [n, dimension]")
+    if not np.isfinite(values).all():
+        raise ValueError("a vector holds a number that is not finite; make the item's vector again")
+    return values
+
+
+def _ordered_dot(left: Floats, right: Floats) -> Floats:
+    """Row-wise dot products summed coordinate by coordinate: the same bits whatever the number of rows."""
+    total: Floats = np.zeros(np.broadcast_shapes(left.shape[:-1], right.shape[:-1]))
+    for coordinate in range(left.shape[-1]):
+        total += left[..., coordinate] * right[..., coordinate]
+    return total
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Cosine similarity in [-1, 1] (rgb, rgb15 and the joint spaces); a zero vector is similar to nothing: 0."""
+
+    @property
+    def lowest(self) -> int:
+        """-1, in units."""
+        return -UNITS
+
+    def prepare(self, vector: ArrayLike) -> Floats:
+        """Vectors of length 1 (or 0). See `Measure.prepare`."""
+        values = _checked(vector)
+        # Dividing by the largest coordinate first keeps huge and tiny vectors from overflowing when squared.
+        largest = np.abs(values).max(axis=-1, keepdims=True)
+        values = np.divide(values, largest, out=np.zeros_like(values), where=largest > 0)
+        length = np.sqrt(_ordered_dot(values, values))[..., None]
+        prepared: Floats = np.divide(values, length, out=values, where=length > 0)
+        return prepared
+
+    def row(self, vector: Floats, others: Floats) -> Units:
+        """See `Measure.row`."""
+        scaled = others @ vector
+        scaled *= UNITS
+        rounded = np.rint(scaled)
+        scaled -= rounded
+        np.abs(scaled, out=scaled)
+        certain = 0.5 - _guard(len(vector))
+        if scaled.size and scaled.max() > certain:
+            near = np.flatnonzero(scaled > certain)
+            rounded[near] = np.rint(_ordered_dot(vector[None, :], others[near]) * UNITS)
+        return rounded.astype(np.int64)
+
+    def paired(self, left: Floats, right: Floats) -> Units:
+        """See `Measure.paired`."""
+        return np.rint(_ordered_dot(left, right) * UNITS).astype(np.int64)
+
+    def matrix(self, left: Floats, right: Floats) -> Units:
+        """See `Measure.matrix`."""
+        scaled = left @ right.T
+        scaled *= UNITS
+        rounded = np.rint(scaled)
+        scaled -= rounded
+        np.abs(scaled, out=scaled)
+        near = np.nonzero(scaled > 0.5 - _guard(left.shape[1]))
+        if near[0].size:
+            rounded[near] = np.rint(_ordered_dot(left[near[0]], right[near[1]]) * UNITS)
+        return rounded.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class ValenceArousal:
+    """MMVA's match score S = exp(-d/sigma) in [0, 1], d the Euclidean distance of two points of the va space.
+
+    `sigma` is the mean distance over all pairs (see `mean_distance`); it is a constant of a pairing, computed
+    once, because a sigma that moved with every arrival would change every similarity.
+    """
+
+    sigma: float = DEFAULT_SIGMA
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.sigma) and self.sigma > 0):
+            raise ValueError(f"sigma must be a positive number, not {self.sigma!r}; compute it with mean_distance")
+
+    @property
+    def lowest(self) -> int:
+        """0: distances have no upper end."""
+        return 0
+
+    def prepare(self, vector: ArrayLike) -> Floats:
+        """Points as they are. See `Measure.prepare`."""
+        return _checked(vector)
+
+    def _units(self, left: Floats, right: Floats) -> Units:
+        squares: Floats = np.zeros(np.broadcast_shapes(left.shape[:-1], right.shape[:-1]))
+        for coordinate in range(left.shape[-1]):
+            difference = left[..., coordinate] - right[..., coordinate]
+            squares += difference * difference
+        units: Units = np.rint(np.exp(np.sqrt(squares) / -self.sigma) * UNITS).astype(np.int64)
+        return units
+
+    def row(self, vector: Floats, others: Floats) -> Units:
+        """See `Measure.row`."""
+        return self._units(vector[None, :], others)
+
+    def paired(self, left: Floats, right: Floats) -> Units:
+        """See `Measure.paired`."""
+        return self._units(left, right)
+
+    def matrix(self, left: Floats, right: Floats) -> Units:
+        """See `Measure.matrix`."""
+        return self._units(left[:, None, :], right[None, :, :])
+
+
+def measure_for(distance: str, sigma: float | None = None) -> Measure:
+    """The measure of a space: its `distance` as the space declares it ("cosine" or "euclidean").
+
+    Args:
+        distance: "cosine", or "euclidean" (MMVA's exp(-d/sigma)).
+        sigma: for "euclidean" only; None takes DEFAULT_SIGMA.
+
+    Raises:
+        ValueError: another distance, or a sigma that is not positive.
+    """
+    if distance == "cosine":
+        return Cosine()
+    if distance == "euclidean":
+        return ValenceArousal(DEFAULT_SIGMA if sigma is None else sigma)
+    raise ValueError(f"no similarity is known for the distance {distance!r}; use cosine or euclidean")
+
+
+def as_similarity(units: int | np.int64) -> float:
+    """The similarity that a number of units stands for."""
+    return int(units) / UNITS
+
+
+def as_units(similarity: float) -> int:
+    """A similarity as units, rounded to 1e-7."""
+    return round(similarity * UNITS)
+
+
+def blocks(left: Floats, right: Floats, measure: Measure, rows: int = 256) -> Iterator[tuple[int, Units]]:
+    """All similarities of two sides, `rows` rows at a time: (index of the first row, units [<= rows, m])."""
+    for start in range(0, len(left), rows):
+        yield start, measure.matrix(left[start : start + rows], right)
+
+
+def mean_distance(left: ArrayLike, right: ArrayLike, *, sample: int = 1_000_000, seed: int = 0) -> float:
+    """MMVA's sigma: the mean Euclidean distance over all pairs of artworks [n, d] and tracks [m, d].
+
+    Above `sample` pairs a seeded sample of that size is taken. DEFAULT_SIGMA where a side is empty or all
+    points coincide.
+    """
+    if not np.size(left) or not np.size(right):
+        return DEFAULT_SIGMA
+    one, two = np.atleast_2d(_checked(left)), np.atleast_2d(_checked(right))
+    if len(one) * len(two) <= sample:
+        first, second = np.divmod(np.arange(len(one) * len(two)), len(two))
+    else:
+        generator = np.random.default_rng(seed)
+        first, second = generator.integers(len(one), size=sample), generator.integers(len(two), size=sample)
+    difference: Any = one[first] - two[second]
+    mean = float(np.sqrt((difference * difference).sum(axis=1)).mean())
+    return mean if mean > 0 else DEFAULT_SIGMA
