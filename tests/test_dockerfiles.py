@@ -196,6 +196,8 @@ def test_the_build_context_holds_no_secrets_and_nothing_built() -> None:
         "infra/docker/.env",
         "promenade/__pycache__/cli.cpython-311.pyc",
         "model_repository/edge/minilm/1/model.onnx",
+        "model_repository/edge/embed_text/1/tokenizer.json",
+        "model_repository/edge.built.json",
         "tests/test_dockerfiles.py",
         "locks/development.txt",
     ):
@@ -342,7 +344,7 @@ class NativeBuild:
                     place = place / file.name if match.is_file() and target.endswith("/") else place
                     place.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy2(file, place)
-        self.own(into)
+        self.own(folder)
 
     def entry(self, stage: Stage, command: list[str] | None = None) -> tuple[list[str], Path, dict[str, str]]:
         """(command, folder, environment) of the image's entry, with `command` in the place of CMD."""
@@ -518,7 +520,19 @@ def test_the_serving_lock_has_wheels_for_the_python_of_nvidias_image() -> None:
 def test_the_edge_models_are_built_in_the_image(triton_packages: NativeBuild) -> None:
     """Downloads and converts every model, as the image's build does: long."""
     folder = triton_packages.build("edge-repository") / "opt/serving/model_repository/edge"
-    assert list(folder.glob("*/1/model.onnx")), "no model was built"
+    models = sorted(folder.glob("*/1/model.onnx"))
+    assert models, "no model was built"
+    # The image's onnxruntime (1.20) reads ONNX of intermediate representation 10 and operator set 21 at most.
+    script = (
+        "import onnx, sys\n"
+        "for path in sys.argv[1:]:\n"
+        "    model = onnx.load(path, load_external_data=False)\n"
+        "    sets = {item.domain: item.version for item in model.opset_import}\n"
+        "    assert model.ir_version <= 10 and sets[''] <= 21, (path, model.ir_version, sets)\n"
+    )
+    environment = triton_packages.environment(triton_packages.stages[0])
+    environment |= {"PYTHONPATH": str(triton_packages.folder("packages") / "opt/serving/packages")}
+    triton_packages.execute(["python3", "-c", script, *map(str, models)], triton_packages.root, environment)
 
 
 def native_triton() -> tuple[Path, Path]:
