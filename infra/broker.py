@@ -8,17 +8,20 @@ makes unknown topics on the fly would give them another partition count.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from kafka import KafkaAdminClient, KafkaProducer
-from kafka.admin import NewTopic
+from kafka.admin import MemberToRemove, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from schemas.events import EVENT_TYPES, MAXIMUM_EVENT_BYTES, Event, encode
 from schemas.failures import Passing
+
+log = logging.getLogger(__name__)
 
 PART: Final = "broker"
 
@@ -205,6 +208,18 @@ class Producer:
             if self._producer is not None:
                 self._producer.close(timeout=5)
                 self._producer = None
+
+
+def leave_group(connection: Connection, group: str, member: str) -> None:
+    """Tell the broker that a member of a consumer group is gone; a broker that is away will notice by itself."""
+    try:
+        admin = KafkaAdminClient(**connection.options(), request_timeout_ms=2_000)
+        try:
+            admin.remove_group_members(group, [MemberToRemove(member_id=member)])
+        finally:
+            admin.close()
+    except (KafkaError, OSError, ValueError) as error:
+        log.info("could not leave the group %s: %s", group, type(error).__name__)
 
 
 def describe(event: Event) -> dict[str, Any]:

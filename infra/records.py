@@ -251,8 +251,8 @@ class Records:
         key = membership_key(membership.item, membership.generation, membership.collection)
         await self.objects.put(key, membership.model_dump_json().encode(), "application/json")
 
-    async def refresh_catalogue(self, item: str, made: datetime) -> Revision | None:
-        """Make the next revision when the merged catalogue differs from the latest one's.
+    async def refresh_revision(self, item: str, made: datetime) -> Revision | None:
+        """Make the next revision when the memberships say something else than the latest one.
 
         Returns:
             The new revision, or None when nothing changed. Of two writers at once one makes the number and the
@@ -263,12 +263,13 @@ class Records:
             if not state.alive or state.latest is None:
                 return None
             latest = await self.revision(item, state.latest)
-            catalogue = merged_catalogue(await self.memberships(state))
-            if catalogue == latest.catalogue:
+            facts = {
+                "catalogue": merged_catalogue(await self.memberships(state)),
+                "collections": tuple(sorted(state.memberships)),
+            }
+            if facts == {"catalogue": latest.catalogue, "collections": latest.collections}:
                 return None
-            following = latest.model_copy(
-                update={"revision": latest.revision + 1, "catalogue": catalogue, "made": made}
-            )
+            following = latest.model_copy(update={**facts, "revision": latest.revision + 1, "made": made})
             if await self.create_revision(following):
                 return following
 
@@ -294,6 +295,15 @@ class Records:
         key = result_key(result.item, (result.generation, result.revision), stage, result.digest)
         written = await self._create(key, result)
         return key, written
+
+    async def earlier_result(self, state: ItemState, stage: Stage, digest: str) -> Result | None:
+        """A result with this digest under an earlier revision of the latest generation: the same question."""
+        if state.latest is None:
+            return None
+        for version, each in sorted(state.results, reverse=True):
+            if each is stage and version[0] == state.latest[0] and digest in state.results[(version, each)]:
+                return await self.result(result_key(state.item, version, stage, digest))
+        return None
 
     async def newest_result(self, state: ItemState, stage: Stage) -> Result | None:
         """The newest result of a stage for the item's latest version."""

@@ -81,7 +81,7 @@ def merged_catalogue(memberships: list[Membership]) -> Catalogue:
 
 
 class Revision(BaseModel):
-    """One numbered state of an item's facts by people; a changed catalogue makes the next number.
+    """One numbered state of an item's facts by people; a changed catalogue or membership makes the next number.
 
     Written by If-None-Match under its number, so two writers cannot both make the same revision.
     """
@@ -98,6 +98,7 @@ class Revision(BaseModel):
     )
     media: MediaFacts
     catalogue: Catalogue
+    collections: tuple[CollectionName, ...] = Field(default=(), description="that hold the item, sorted by name")
     made: datetime
 
 
@@ -181,7 +182,6 @@ class IndexBody(BaseModel):
 
     stage: Literal["index"] = "index"
     spaces: tuple[str, ...]
-    exhibitions: tuple[str, ...]
 
 
 Body = CaptionBody | ScoreBody | EmbedBody | IndexBody

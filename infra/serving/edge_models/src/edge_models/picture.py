@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from edge_models.picture_names import COLOUR_NAMES, MOTIFS, Motif
 from PIL import Image
 from scipy import ndimage
 from scipy.cluster.vq import kmeans2
+
+from edge_models.picture_names import COLOUR_NAMES, MOTIFS, Motif
+from edge_models.triton_model import Invalid
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -35,38 +37,29 @@ PALETTE_LENGTH = 6
 SMALLEST_SHARE = 0.03
 TAG_COUNT = 8
 LEAST_CONFIDENCE = 0.05
-# A narrow motif (lion) is named when it holds this part of what its wide one (animal) holds.
-CLEAR_SHARE = 0.8
-
-
-class Refused(ValueError):
-    """The input cannot be measured; the message says why and starts with "invalid: "."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"invalid: {reason}")
 
 
 def read_picture(data: bytes) -> Bytes:
     """Decode one encoded picture to RGB pixels, uint8 [height, width, 3].
 
-    Raises `Refused` for empty bytes, a format that cannot be read, a damaged file, or a side over 1024 pixels.
+    Raises `Invalid` for empty bytes, a format that cannot be read, a damaged file, or a side over 1024 pixels.
     """
     if not data:
-        raise Refused("the picture is empty (0 bytes); send an encoded JPEG or PNG")
+        raise Invalid("the picture is empty (0 bytes); send an encoded JPEG or PNG")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as opened:
                 if max(opened.size) > LONGEST_SIDE:
-                    raise Refused(
+                    raise Invalid(
                         f"the picture is {opened.width} x {opened.height}; send at most {LONGEST_SIDE} pixels a side"
                     )
                 return np.asarray(opened.convert("RGB"), dtype=np.uint8)
-    except Refused:
+    except Invalid:
         raise
     # Pillow's decoders raise many kinds of exception for damaged files (OSError, SyntaxError, struct.error, ...).
     except Exception as error:
-        raise Refused(f"the picture cannot be decoded ({error}); send an encoded JPEG or PNG") from error
+        raise Invalid(f"the picture cannot be decoded ({error}); send an encoded JPEG or PNG") from error
 
 
 def network_input(pixels: Bytes) -> Floats:
@@ -242,24 +235,24 @@ def tags(probabilities: npt.NDArray[Any], motifs: Sequence[Motif] = MOTIFS) -> l
     `probabilities` are the 1000 classes of ImageNet. A motif adds up its classes (all breeds are one dog), times a
     trust that we lowered for motifs that the network likes to see in paint and print where there are none. Classes
     outside every motif (book jacket, jigsaw puzzle, modem, ...) say nothing about a picture and are left out.
-    Raises `Refused` for another number of classes or numbers that are not finite.
+    Raises `Invalid` for another number of classes or numbers that are not finite.
     """
     row = np.asarray(probabilities, dtype=np.float64).reshape(-1)
     if row.shape != (1000,) or not np.isfinite(row).all():
-        raise Refused(f"the classifier gave {row.shape[0]} numbers, expected 1000 finite ones; rebuild the models")
+        raise Invalid(f"the classifier gave {row.shape[0]} numbers, expected 1000 finite ones; rebuild the models")
     sums = {motif.name: float(row[list(motif.classes)].sum()) for motif in motifs}
-    narrower: dict[str, float] = {}
-    for motif in motifs:
-        if motif.within:
-            narrower[motif.within] = max(narrower.get(motif.within, 0.0), sums[motif.name])
+    wide = {motif.name: motif for motif in motifs if motif.clear < 1.0}
+    narrow = {name: max((m for m in motifs if m.within == name), key=lambda m: sums[m.name]) for name in wide}
+    # One narrow motif that has most of the wide one's classes is named itself; else only the wide one is sure.
+    clear = {name: sums[narrow[name].name] >= wide[name].clear * sums[name] for name in wide}
     found: list[dict[str, Any]] = []
     for motif in motifs:
-        # One narrow motif that has most of the wide one's classes is named itself; else only the wide one is sure.
-        clear = narrower.get(motif.within or motif.name, 0.0) >= CLEAR_SHARE * sums[motif.within or motif.name]
-        wide_but_clear = motif.name in narrower and clear
-        narrow_but_unclear = motif.within is not None and (not clear or sums[motif.name] < narrower[motif.within])
+        if motif.name in wide and clear[motif.name]:
+            continue
+        if motif.within and (not clear[motif.within] or motif is not narrow[motif.within]):
+            continue
         confidence = sums[motif.name] * motif.trust
-        if confidence >= LEAST_CONFIDENCE and not wide_but_clear and not narrow_but_unclear:
+        if confidence >= LEAST_CONFIDENCE:
             found.append({"name": motif.name, "confidence": round(min(1.0, confidence), 3)})
     found.sort(key=lambda tag: (-tag["confidence"], tag["name"]))
     return found[:TAG_COUNT]

@@ -25,6 +25,8 @@ COLOUR_NAMES: dict[str, tuple[int, int, int]] = {
     "golden yellow": (236, 186, 48),
     "lemon yellow": (244, 230, 92),
     "orange": (232, 126, 36),
+    "bronze": (146, 108, 56),
+    "clay": (154, 102, 82),
     "rust": (166, 78, 38),
     "terracotta": (178, 92, 70),
     "brick red": (150, 56, 44),
@@ -50,6 +52,7 @@ COLOUR_NAMES: dict[str, tuple[int, int, int]] = {
     "azure": (56, 122, 204),
     "sky blue": (134, 186, 226),
     "pale blue": (192, 212, 226),
+    "steel blue": (64, 98, 150),
     "slate blue": (88, 112, 144),
     "slate grey": (104, 114, 122),
     "teal": (30, 108, 114),
@@ -75,7 +78,7 @@ class Motif:
     `name` is the word in the measurement, `phrase` the same with its article for a sentence; `classes` are the
     ImageNet classes (0..999) that count for it; `trust` (0..1) lowers motifs that a network trained on photographs
     sees in paint and print without reason; `within` names a wider motif, which is said instead where the classes
-    of the wider one are split among several narrower ones.
+    of the wider one are split among several narrower ones: unless one holds at least the part `clear` of them.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Motif:
     classes: tuple[int, ...]
     trust: float = 1.0
     within: str | None = None
+    clear: float = 1.0
 
 
 def _of(*parts: int | tuple[int, int]) -> tuple[int, ...]:
@@ -102,7 +106,14 @@ MOTIFS: Sequence[Motif] = (
     Motif("sea floor", "a sea floor", _of(973), 0.4),
     Motif("geyser", "a geyser", _of(974), 0.4),
     # Buildings and what belongs to them
-    Motif("building", "a building", _of(483, 497, 663, 698, 668, 442, 832, 538, 873, 682, 425, 853, 634, 448), 0.9),
+    Motif(
+        "building",
+        "a building",
+        _of(483, 497, 663, 698, 668, 442, 832, 538, 873, 682, 425, 853, 634, 448),
+        0.9,
+        None,
+        0.7,
+    ),
     Motif("castle", "a castle", _of(483, 698), 0.9, "building"),
     Motif("church", "a church", _of(497, 663, 442), 1.0, "building"),
     Motif("mosque", "a mosque", _of(668), 0.9, "building"),
@@ -153,7 +164,7 @@ MOTIFS: Sequence[Motif] = (
     Motif("flower", "a flower", _of(985, 986), 0.9),
     Motif("mushroom", "a mushroom", _of(947, (992, 993), 996, 997), 0.5),
     # Animals
-    Motif("animal", "an animal", _of((151, 299), (330, 388), 101), 0.65),
+    Motif("animal", "an animal", _of((151, 299), (330, 388), 101), trust=0.4, clear=0.8),
     Motif("dog", "a dog", _of((151, 268)), 0.8, "animal"),
     Motif("fox", "a fox", _of((277, 280)), 0.7, "animal"),
     Motif("wolf", "a wolf", _of((269, 274)), 0.7, "animal"),

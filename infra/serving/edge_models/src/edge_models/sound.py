@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from edge_models.sound_names import MSD_LABELS, MTT_LABELS, OPPOSITES, SOUND_WORDS
 from scipy import fft, signal
+
+from edge_models.sound_names import MSD_LABELS, MTT_LABELS, OPPOSITES, SOUND_WORDS
+from edge_models.triton_model import Invalid
 
 Floats = npt.NDArray[np.float32]
 # Patches float32 [n, 187, 96] to (tags [n, 50], embeddings [n, 200]).
@@ -26,6 +28,8 @@ RATE = 16_000
 HOP = 256
 PATCH_FRAMES = 187
 TAG_COUNT = 10
+# Half an hour in windows of 30 s: more would need gigabytes at once, and changes no mean.
+MOST_WINDOWS = 64
 LEAST_CONFIDENCE = 0.05
 # 20 ms of a 16 kHz sound below this level are silence; a quiet hall's noise in a 16 bit recording lies near it.
 SILENCE_LEVEL = -60.0
@@ -41,32 +45,27 @@ MAJOR_PROFILE = np.array([6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 
 MINOR_PROFILE = np.array([6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17])
 
 
-class Refused(ValueError):
-    """The input cannot be measured; the message says why and starts with "invalid: "."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"invalid: {reason}")
-
-
 def read_windows(sound: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> list[Floats]:
     """The valid samples of each window: sound [windows, samples] at 16 kHz, lengths [windows].
 
-    Raises `Refused` for no windows, a length outside its window, no valid sample at all, or samples that are not
+    Raises `Invalid` for no or too many windows, a length outside its window, no valid sample at all, or samples that are not
     finite. Windows with the length 0 are left out.
     """
     windows = np.asarray(sound, dtype=np.float32)
     counts = np.asarray(lengths).reshape(-1)
+    if windows.ndim == 2 and len(windows) > MOST_WINDOWS:
+        raise Invalid(f"SOUND has {len(windows)} windows; send at most {MOST_WINDOWS}, spread over a longer sound")
     if windows.ndim != 2 or windows.shape[0] == 0 or windows.shape[0] != counts.shape[0]:
-        raise Refused(
+        raise Invalid(
             f"SOUND has the shape {windows.shape} and LENGTHS {counts.shape}; send [windows, samples] and [windows]"
         )
     if (counts < 0).any() or (counts > windows.shape[1]).any():
-        raise Refused(f"LENGTHS must lie between 0 and the {windows.shape[1]} samples of a window")
+        raise Invalid(f"LENGTHS must lie between 0 and the {windows.shape[1]} samples of a window")
     valid = [window[:count] for window, count in zip(windows, counts, strict=True) if count > 0]
     if not valid:
-        raise Refused("the sound has no valid sample; send at least one window with a length above 0")
+        raise Invalid("the sound has no valid sample; send at least one window with a length above 0")
     if not all(np.isfinite(window).all() for window in valid):
-        raise Refused("the sound holds samples that are not finite numbers (NaN or infinite); decode it again")
+        raise Invalid("the sound holds samples that are not finite numbers (NaN or infinite); decode it again")
     return valid
 
 
@@ -109,28 +108,32 @@ def patches(power: Floats) -> Floats:
     return np.ascontiguousarray(frames[: count * PATCH_FRAMES].reshape(count, PATCH_FRAMES, 96))
 
 
-def loudness(samples: Floats) -> dict[str, float]:
+def loudness(windows: Sequence[Floats]) -> dict[str, float]:
     """Level in LUFS and range in dB after ITU-R BS.1770-4 (K-weighting, 400 ms blocks, both gates), one channel.
 
     The range is the spread from the 10th to the 95th percentile of the blocks that pass the gates (as EBU Tech 3342,
     on 400 ms blocks, since a part may be short). Silence has the level -70 and the range 0.
     """
-    weighted = signal.sosfilt(_K_WEIGHTING, samples.astype(np.float64))
-    block, step = int(0.4 * RATE), int(0.1 * RATE)
-    if len(weighted) <= block:
-        powers = np.array([np.mean(weighted**2)])
+    step = RATE // 10
+    state = np.zeros((len(_K_WEIGHTING), 2), dtype=np.float32)
+    tenths: list[npt.NDArray[np.float64]] = []
+    rest = 0.0
+    for window in windows:
+        weighted, state = signal.sosfilt(_K_WEIGHTING, window, zi=state)
+        count = len(weighted) // step
+        tenths.append((weighted[: count * step].reshape(count, step).astype(np.float64) ** 2).mean(axis=1))
+        rest = float((weighted.astype(np.float64) ** 2).mean())
+    powers = np.concatenate(tenths)
+    if len(powers) >= 4:
+        powers = np.convolve(powers, np.full(4, 0.25), mode="valid")
     else:
-        total = np.concatenate([[0.0], np.cumsum(weighted**2)])
-        starts = np.arange(0, len(weighted) - block + 1, step)
-        powers = np.maximum((total[starts + block] - total[starts]) / block, 0.0)
+        powers = np.array([float(powers.mean()) if len(powers) else rest])
     levels = -0.691 + 10 * np.log10(np.maximum(powers, 1e-12))
     heard = levels > -70.0
     if not heard.any():
         return {"level": -70.0, "range": 0.0}
     gate = -0.691 + 10 * math.log10(float(powers[heard].mean())) - 10.0
     loud = heard & (levels > gate)
-    if not loud.any():
-        loud = heard
     spread = heard & (levels > gate - 10.0)
     low, high = np.percentile(levels[spread], (10, 95))
     return {
@@ -139,28 +142,28 @@ def loudness(samples: Floats) -> dict[str, float]:
     }
 
 
-def key(samples: Floats, level: float) -> dict[str, Any]:
+def key(windows: Sequence[Floats], level: float) -> dict[str, Any]:
     """Tonic and mode whose Krumhansl-Kessler profile lies nearest the mean chroma, by correlation.
 
-    The confidence (0..1) grows with the correlation and with its lead over the best key that is neither the same
-    nor its relative, parallel or dominant neighbour's twin; drums and noise come out near 0.
+    The confidence (0..1) grows with the correlation and with its lead over the second best key, and sinks with the
+    chroma's flatness: drums and noise come out near 0.
     """
+    unclear = {"tonic": "C", "mode": "major", "confidence": 0.0}
     if level <= -70.0:
-        return {"tonic": "C", "mode": "major", "confidence": 0.0}
+        return unclear
     size = 4096
-    spectrum = power_spectrum(samples, size, size // 2)
-    # Square root: a loud second must not outvote a minute; and no bass drum under 65 Hz, no hiss over 2,100 Hz.
+    # Square root: a loud second must not outvote a minute. 65 to 2,100 Hz: no bass drum, no hiss.
+    magnitude = np.sum([np.sqrt(power_spectrum(window, size, size // 2)).sum(axis=1) for window in windows], axis=0)
     frequencies = np.fft.rfftfreq(size, 1 / RATE)
     inside = (frequencies >= 65.0) & (frequencies <= 2100.0)
     pitch = 12 * np.log2(frequencies[inside] / 440.0) + 9
     distance = (pitch[None, :] - np.arange(12)[:, None] + 6) % 12 - 6
     filters = np.exp(-0.5 * (distance / 0.35) ** 2)
-    filters /= filters.sum(axis=1, keepdims=True) + 1e-9
-    chroma = filters @ np.sqrt(spectrum[inside]).mean(axis=1)
-    if not np.isfinite(chroma).all() or float(chroma.max()) <= 1e-9:
-        return {"tonic": "C", "mode": "major", "confidence": 0.0}
+    filters /= filters.sum(axis=1, keepdims=True)
+    chroma = filters @ magnitude[inside]
+    if float(chroma.max()) <= 1e-9:
+        return unclear
     chroma = chroma / chroma.max()
-    flatness = float(chroma.min())
     scores = np.array(
         [
             np.corrcoef(chroma, np.roll(profile, tonic))[0, 1]
@@ -172,12 +175,9 @@ def key(samples: Floats, level: float) -> dict[str, Any]:
     best = int(np.argmax(scores))
     mode = "major" if best < 12 else "minor"
     lead = float(scores[best] - np.sort(scores)[-2])
-    confidence = max(0.0, float(scores[best]) - 0.35) / 0.55 * (0.55 + min(lead, 0.15) * 3.0) * (1.0 - 0.7 * flatness)
-    return {
-        "tonic": TONICS[mode][best % 12],
-        "mode": mode,
-        "confidence": _unit(confidence),
-    }
+    fit = max(0.0, float(scores[best]) - 0.35) / 0.55
+    confidence = fit * (0.55 + min(lead, 0.15) * 3.0) * (1.0 - 0.7 * float(chroma.min()))
+    return {"tonic": TONICS[mode][best % 12], "mode": mode, "confidence": _unit(confidence)}
 
 
 def rhythm(power: Floats, seconds: float, level: float) -> tuple[dict[str, float], float]:
@@ -218,21 +218,23 @@ def rhythm(power: Floats, seconds: float, level: float) -> tuple[dict[str, float
     )
 
 
-def centroid(spectrum: Floats) -> float:
-    """Spectral centroid in Hz of the power spectrogram [bins, frames], weighted by magnitude; 0 for silence."""
-    total = np.sqrt(spectrum).sum(axis=1).astype(np.float64)
+def centroid(magnitude: npt.NDArray[Any]) -> float:
+    """Spectral centroid in Hz of magnitudes summed over time [bins from 0 to 8,000 Hz]; 0 for silence."""
+    total = np.asarray(magnitude, dtype=np.float64)
     if float(total.sum()) <= 1e-6:
         return 0.0
     return round(float((total * np.linspace(0.0, RATE / 2, len(total))).sum() / total.sum()), 1)
 
 
-def silence(samples: Floats) -> float:
+def silence(windows: Sequence[Floats]) -> float:
     """Share (0..1) of 20 ms frames under -60 dB of full scale."""
     size = RATE // 50
-    count = max(1, len(samples) // size)
-    usable = samples[: count * size] if len(samples) >= size else samples
-    frames = usable.reshape(count, -1).astype(np.float64)
-    levels = 10 * np.log10(np.maximum((frames**2).mean(axis=1), 1e-12))
+    powers = []
+    for window in windows:
+        count = len(window) // size
+        frames = window[: count * size].reshape(count, size) if count else window[None, :]
+        powers.append((frames.astype(np.float64) ** 2).mean(axis=1))
+    levels = 10 * np.log10(np.maximum(np.concatenate(powers), 1e-12))
     return _unit(float((levels < SILENCE_LEVEL).mean()))
 
 
@@ -240,11 +242,11 @@ def tags(mtt: npt.NDArray[Any], msd: npt.NDArray[Any], presence: float = 1.0) ->
     """The words for the sound, strongest first: at most ten, each with a confidence of at least .05.
 
     `mtt` and `msd` are the taggers' 50 probabilities each; `presence` (0..1) lowers all of them where little is to
-    be heard. Raises `Refused` for other shapes or numbers that are not finite.
+    be heard. Raises `Invalid` for other shapes or numbers that are not finite.
     """
     rows = [np.asarray(row, dtype=np.float64).reshape(-1) for row in (mtt, msd)]
     if any(row.shape != (50,) or not np.isfinite(row).all() for row in rows):
-        raise Refused("the taggers gave something else than 50 finite numbers each; rebuild the models")
+        raise Invalid("the taggers gave something else than 50 finite numbers each; rebuild the models")
     by_label = [dict(zip(names, row, strict=True)) for names, row in zip((MTT_LABELS, MSD_LABELS), rows, strict=True)]
     confidence: dict[str, float] = {
         word.name: presence
@@ -267,8 +269,11 @@ def measure(windows: Sequence[Floats], mtt: Tagger, msd: Tagger) -> tuple[dict[s
 
     `windows` come from `read_windows`; tags and embeddings are means over patches, weighted by each window's length.
     """
-    spectra = [power_spectrum(window) for window in windows]
-    powers = [_MEL_FILTERS @ spectrum for spectrum in spectra]
+    powers, magnitude = [], np.zeros(257)
+    for window in windows:
+        spectrum = power_spectrum(window)
+        powers.append(_MEL_FILTERS @ spectrum)
+        magnitude += np.sqrt(spectrum).sum(axis=1)
     pieces = [patches(power) for power in powers]
     weights = np.concatenate(
         [np.full(len(piece), len(window) / len(piece)) for piece, window in zip(pieces, windows, strict=True)]
@@ -278,12 +283,10 @@ def measure(windows: Sequence[Floats], mtt: Tagger, msd: Tagger) -> tuple[dict[s
     outcome = [tagger(stacked) for tagger in (mtt, msd)]
     mean_tags = [weights @ np.asarray(result[0], dtype=np.float64) for result in outcome]
     vector = np.concatenate([weights @ np.asarray(result[1], dtype=np.float64) for result in outcome])
-    samples = np.concatenate(list(windows))
-    power = np.concatenate(powers, axis=1)
-    seconds = len(samples) / RATE
-    loud = loudness(samples)
-    tempo, density = rhythm(power, seconds, loud["level"])
-    quiet = silence(samples)
+    seconds = sum(len(window) for window in windows) / RATE
+    loud = loudness(windows)
+    tempo, density = rhythm(np.concatenate(powers, axis=1), seconds, loud["level"])
+    quiet = silence(windows)
     # A tagger has an opinion on digital silence too; the shorter and the emptier, the less it counts.
     presence = (1.0 - quiet) * min(1.0, seconds / 1.0)
     measurement = {
@@ -292,9 +295,9 @@ def measure(windows: Sequence[Floats], mtt: Tagger, msd: Tagger) -> tuple[dict[s
         "seconds": round(seconds, 3),
         "heard_seconds": round(seconds, 3),
         "tempo": tempo,
-        "key": key(samples, loud["level"]),
+        "key": key(windows, loud["level"]),
         "loudness": loud,
-        "brightness": {"centroid": centroid(np.concatenate(spectra, axis=1))},
+        "brightness": {"centroid": centroid(magnitude)},
         "density": {"onsets": round(density, 3)},
         "silence": quiet,
         "tags": tags(mean_tags[0], mean_tags[1], presence),
@@ -302,7 +305,7 @@ def measure(windows: Sequence[Floats], mtt: Tagger, msd: Tagger) -> tuple[dict[s
     return measurement, vector.astype(np.float32)
 
 
-def _k_weighting() -> npt.NDArray[np.float64]:
+def _k_weighting() -> Floats:
     """BS.1770's two filters for 16 kHz, from the analogue prototypes (De Man 2014): shelf, then high pass."""
     sections = []
     for kind, frequency, quality, gain in (("shelf", 1681.97, 0.7072, 3.99984), ("high", 38.1355, 0.50033, 0.0)):
@@ -321,7 +324,7 @@ def _k_weighting() -> npt.NDArray[np.float64]:
             numerator = [1.0, -2.0, 1.0]
         denominator = [1.0, 2 * (turn**2 - 1) / scale, (1 - turn / quality + turn**2) / scale]
         sections.append(numerator + denominator)
-    return np.array(sections)
+    return np.array(sections, dtype=np.float32)
 
 
 def _hertz_to_mel(hertz: float) -> float:

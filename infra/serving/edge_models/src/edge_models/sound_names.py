@@ -59,7 +59,7 @@ SOUND_WORDS: tuple[SoundWord, ...] = (
     SoundWord("instrumental", "voice", ("no vocals", "no vocal", "no voice"), ("instrumental",), 0.8),
     SoundWord("classical", "genre", ("classical", "classic")),
     SoundWord("opera", "genre", ("opera",)),
-    SoundWord("electronic", "genre", ("electronic",), ("electronic", "electronica", "electro")),
+    SoundWord("electronic", "genre", ("electronic",), ("electronic", "electronica", "electro"), 0.65),
     SoundWord("techno", "genre", ("techno",)),
     SoundWord("house", "genre", (), ("House",)),
     SoundWord("rock", "genre", ("rock",), ("rock", "alternative rock", "classic rock", "indie rock", "hard rock")),

@@ -1,0 +1,169 @@
+"""The Faust application: consumes the topics of the chosen stages and hands every event to its runner.
+
+The agents are thin on purpose: they take a message and offer it; all else is the runner's business. No Faust
+tables (their recovery cannot be trusted on every broker, and records are the truth), and never `take` (it
+acknowledges what an exception interrupted). One consumer group for all stages: Faust gives each topic to those
+workers that run its stage, so a process may run any of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import faust
+from aiokafka.errors import KafkaError
+from faust.types import TP
+
+from infra.broker import PART, Connection, leave_group
+from schemas.events import MAXIMUM_EVENT_BYTES, Event, encode
+from schemas.failures import Passing
+from streams.runner import Delivery, StageRunner
+
+log = logging.getLogger(__name__)
+
+SESSION_SECONDS: Final = 10.0
+"""How long the broker waits for a silent worker before it gives its partitions to another: short, so that a killed
+worker is replaced soon; longer than any pause of a busy event loop on 2 cores that was seen."""
+
+_BUFFER: Final = 64
+"""Messages that Faust holds for one stream; beyond that it stops fetching: back-pressure reaches the broker."""
+
+
+class Application:
+    """Faust with one agent for each runner.
+
+    Args:
+        connection: the broker.
+        group: name of the consumer group.
+        runners: topic -> runner.
+        partitions: the topics' declared count.
+    """
+
+    def __init__(
+        self, connection: Connection, group: str, runners: Mapping[str, StageRunner], partitions: int
+    ) -> None:
+        self._runners = runners
+        self._connection = connection
+        self._group = group
+        self.assigned: set[TP] = set()
+        self.consuming = False
+        credentials = None
+        if connection.user is not None:
+            credentials = faust.SASLCredentials(
+                username=connection.user, password=connection.password, mechanism="PLAIN"
+            )
+        self._app = faust.App(
+            group,
+            broker=[f"kafka://{server}" for server in connection.servers.split(",")],
+            broker_credentials=credentials,
+            store="memory://",
+            web_enabled=False,
+            topic_disable_leader=True,
+            topic_allow_declare=False,
+            topic_partitions=partitions,
+            consumer_auto_offset_reset="earliest",
+            broker_session_timeout=SESSION_SECONDS,
+            broker_heartbeat_interval=2.0,
+            broker_commit_interval=1.0,
+            broker_request_timeout=30.0,
+            # A batch may wait long for a part that is away; that is our own, visible wait, no livelock.
+            broker_max_poll_interval=3600.0,
+            broker_commit_livelock_soft_timeout=3600.0,
+            stream_processing_timeout=3600.0,
+            stream_buffer_maxsize=_BUFFER,
+            stream_wait_empty=False,
+            producer_acks=-1,
+            producer_max_request_size=MAXIMUM_EVENT_BYTES + 4096,
+            worker_redirect_stdouts=False,
+            autodiscover=False,
+            origin="streams",
+        )
+        for topic, runner in runners.items():
+            self._agent(topic, runner)
+        self._app.on_partitions_revoked.connect(self._revoked)
+        self._app.on_partitions_assigned.connect(self._assigned)  # type: ignore[arg-type]
+
+    def _agent(self, topic: str, runner: StageRunner) -> None:
+        channel = self._app.topic(
+            topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
+        )
+
+        async def hand_over(stream: Any) -> None:
+            async for event in stream.noack().events():
+                message = event.message
+
+                async def acknowledge(message: Any = message) -> None:
+                    message.ack(self._app.consumer)
+
+                await runner.offer(
+                    Delivery(
+                        topic=message.topic,
+                        partition=message.partition,
+                        offset=message.offset,
+                        key=(message.key or b"").decode("utf-8", "replace"),
+                        value=message.value or b"",
+                        acknowledge=acknowledge,
+                    )
+                )
+
+        self._app.agent(channel, name=f"streams.{runner.name}")(hand_over)
+
+    async def _revoked(self, *_: Any, **__: Any) -> None:
+        self.consuming = False
+        for runner in self._runners.values():
+            runner.partitions_moved()
+
+    async def _assigned(self, _app: Any, assigned: Any, *_: Any, **__: Any) -> None:
+        self.assigned = set(assigned)
+        self.consuming = True
+
+    async def start(self) -> None:
+        """Join the consumer group and start consuming; returns when the services are up."""
+        self._app.finalize()
+        await self._app.start()
+
+    async def stop(self) -> None:
+        """Leave the consumer group."""
+        member = self._silent_member()
+        await self._app.stop()
+        if member is not None:
+            await asyncio.to_thread(leave_group, self._connection, self._group, member)
+
+    def _silent_member(self) -> str | None:
+        """This member's id where aiokafka would not say goodbye.
+
+        It leaves a group only from generation 1 on, as Apache Kafka counts; a broker that counts from 0 would
+        hold the partitions until the session expires, and the next start would wait for that.
+        """
+        thread = getattr(self._app._consumer, "_thread", None)
+        coordinator = getattr(getattr(thread, "_consumer", None), "_coordinator", None)
+        if coordinator is None or coordinator.generation != 0:
+            return None
+        return str(coordinator.member_id)
+
+    @property
+    def crash(self) -> BaseException | None:
+        """Why Faust stopped by itself, if it did."""
+        return getattr(self._app, "crash_reason", None)
+
+    async def publish(self, events: Sequence[Event]) -> None:
+        """Publish side by side; returns when the broker acknowledged all.
+
+        Raises:
+            Lasting: an event is too large.
+            Passing: the broker is away.
+        """
+        contents = [(event, encode(event)) for event in events]
+        try:
+            producer = await self._app.maybe_start_producer()
+            await asyncio.gather(
+                *(
+                    producer.send_and_wait(type(event).topic, event.key().encode(), content, None, None, None)
+                    for event, content in contents
+                )
+            )
+        except (KafkaError, OSError, RuntimeError, TimeoutError, faust.exceptions.ProducerSendError) as error:
+            raise Passing(PART, f"did not acknowledge an event ({type(error).__name__})") from None

@@ -1,0 +1,215 @@
+"""What the capabilities mean: tensors out of media and words, and back.
+
+Each capability is one model name with fixed tensors in every profile (see README, "Models"); this is the one
+place where those tensors are spelled on the client's side. Inputs that the profile's model does not read are
+sent empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from schemas.failures import Lasting
+from schemas.media import Kind, parts_of
+from schemas.profile import Profile
+from schemas.records import Catalogue, Phrase
+from workers.contract import Array, Inference
+from workers.media.parts import SoundPart
+
+Part = bytes | SoundPart
+"""One part as a model takes it: an encoded picture, or windows of sound."""
+
+_NO_SOUND: Final = SoundPart(np.zeros((1, 1), np.float32), np.zeros(1, np.int32))
+_SUFFIX: Final = {Kind.ARTWORK: "picture", Kind.TRACK: "sound"}
+
+
+def capability(what: str, kind: Kind) -> str:
+    """`measure` and a kind -> `measure_picture` or `measure_sound`."""
+    return f"{what}_{_SUFFIX[kind]}"
+
+
+def _bytes(values: Sequence[bytes | str]) -> Array:
+    """Texts or bytes as a batch of one-element tensors, shape [n, 1]."""
+    array = np.empty((len(values), 1), dtype=np.object_)
+    for row, value in enumerate(values):
+        array[row, 0] = value.encode() if isinstance(value, str) else value
+    return array
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _json(value: Any, model: str) -> Any:
+    try:
+        return json.loads(value)
+    except (ValueError, TypeError):
+        raise Lasting(
+            f"the model {model} answered with something that is not JSON.", "Build the models again."
+        ) from None
+
+
+def _finite(array: Array, model: str) -> Array:
+    if not np.isfinite(array).all():
+        raise Lasting(f"the model {model} answered with numbers that are not finite.", "See the model server's log.")
+    return array
+
+
+class Models:
+    """The capabilities as typed calls.
+
+    Args:
+        inference: the model server.
+        profile: which models it serves and what they read.
+    """
+
+    def __init__(self, inference: Inference, profile: Profile) -> None:
+        self._inference = inference
+        self._profile = profile
+
+    def reads_media(self, *capabilities: str) -> bool:
+        """True when one of these capabilities looks at pictures or sound in this profile."""
+        return any(self._profile.reads(each, "media") for each in capabilities)
+
+    async def measure(self, kind: Kind, parts: Sequence[Part]) -> tuple[list[dict[str, Any]], list[Array]]:
+        """Measurements of each part, and the tag model's own vector of each part."""
+        model = capability("measure", kind)
+        answers = await self._media_call(model, kind, parts, {}, ("MEASUREMENTS", "VECTOR"))
+        measurements = [_json(value, model) for value in answers["MEASUREMENTS"][:, 0]]
+        return measurements, list(_finite(answers["VECTOR"], model).astype(np.float32))
+
+    async def caption(
+        self,
+        kind: Kind,
+        parts: Sequence[Part] | None,
+        prompts: Sequence[str],
+        catalogue: Catalogue,
+        measurements: Sequence[dict[str, Any]],
+    ) -> tuple[list[str], list[tuple[Phrase, ...]]]:
+        """A caption for each of the five parts with its phrases; `parts` None where media is not read.
+
+        Raises:
+            Lasting: a caption is empty.
+        """
+        model = capability("caption", kind)
+        count = len(measurements)
+        extra = {
+            "PART": _bytes(parts_of(kind)[:count]),
+            "PROMPT": _bytes(prompts),
+            "CATALOGUE": _bytes([catalogue.model_dump_json(exclude_none=True)] * count),
+            "MEASUREMENTS": _bytes([json.dumps(each) for each in measurements]),
+        }
+        answers = await self._media_call(model, kind, parts, extra, ("TEXT", "PHRASES"))
+        texts = [_text(value).strip() for value in answers["TEXT"][:, 0]]
+        if not all(texts):
+            raise Lasting(f"the model {model} answered with an empty caption.", "See the model server's log.")
+        phrases = [
+            tuple(Phrase(text=str(text), confidence=float(confidence)) for text, confidence in _json(value, model))
+            for value in answers["PHRASES"][:, 0]
+        ]
+        return texts, phrases
+
+    async def score_emotion(
+        self,
+        kind: Kind,
+        texts: Sequence[str],
+        phrases: Sequence[Sequence[Phrase]],
+        measurements: Sequence[dict[str, Any]],
+    ) -> tuple[Array, Array, list[list[dict[str, Any]]]]:
+        """RGB [5,3] in 0-255, valence-arousal [5,2] in [0,1], and the evidence of each part."""
+        model = "score_emotion"
+        spelled = [json.dumps([[each.text, each.confidence] for each in part]) for part in phrases]
+        answers = await self._inference.infer(
+            model,
+            {
+                "TEXTS": _bytes(texts).reshape(1, -1),
+                "PHRASES": _bytes(spelled).reshape(1, -1),
+                "MEASUREMENTS": _bytes([json.dumps(each) for each in measurements]).reshape(1, -1),
+                "KIND": _bytes([kind.value]),
+            },
+            ("RGB", "VA", "EVIDENCE"),
+        )
+        rgb, va = _finite(answers["RGB"][0], model), _finite(answers["VA"][0], model)
+        if rgb.shape != (len(texts), 3) or va.shape != (len(texts), 2):
+            raise Lasting(f"the model {model} answered with shapes {rgb.shape} and {va.shape}.", "")
+        evidence = [_json(value, model) for value in answers["EVIDENCE"][0]]
+        return np.clip(rgb, 0, 255), np.clip(va, 0, 1), evidence
+
+    async def va_medium(
+        self, kind: Kind, parts: Sequence[Part] | None, measurements: Sequence[dict[str, Any]]
+    ) -> Array:
+        """Valence and arousal of each part as the medium itself reads, [n,2] in [0,1]."""
+        model = capability("va", kind)
+        extra = {"MEASUREMENTS": _bytes([json.dumps(each) for each in measurements])}
+        answers = await self._media_call(model, kind, parts, extra, ("VA",))
+        return np.clip(_finite(answers["VA"], model), 0, 1)
+
+    async def embed(self, kind: Kind, parts: Sequence[Part] | None, texts: Sequence[str]) -> Array:
+        """One vector of the joint space for each part, float32 [n, dimension]."""
+        model = capability("embed", kind)
+        answers = await self._media_call(model, kind, parts, {"TEXT": _bytes(texts)}, ("VECTOR",))
+        return _finite(answers["VECTOR"], model).astype(np.float32)
+
+    async def embed_text(self, texts: Sequence[str]) -> Array:
+        """Vectors of free texts in the joint space, float32 [n, dimension]."""
+        answers = await self._inference.infer("embed_text", {"TEXT": _bytes(texts)}, ("VECTOR",))
+        return _finite(answers["VECTOR"], "embed_text").astype(np.float32)
+
+    async def _media_call(
+        self,
+        model: str,
+        kind: Kind,
+        parts: Sequence[Part] | None,
+        extra: dict[str, Array],
+        outputs: tuple[str, ...],
+    ) -> dict[str, Array]:
+        """One call over parts of one item; parts of sound with unlike shapes go in calls of their own."""
+        if kind is Kind.ARTWORK:
+            count = len(next(iter(extra.values()))) if parts is None else len(parts)
+            images = [b""] * count if parts is None else [part for part in parts if isinstance(part, bytes)]
+            return await self._inference.infer(model, {"IMAGE": _bytes(images), **extra}, outputs)
+        count = len(next(iter(extra.values()))) if parts is None else len(parts)
+        sounds = [_NO_SOUND] * count if parts is None else [part for part in parts if isinstance(part, SoundPart)]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, sound in enumerate(sounds):
+            groups.setdefault(sound.windows.shape, []).append(index)
+
+        async def call(chosen: list[int]) -> dict[str, Array]:
+            return await self._inference.infer(
+                model,
+                {
+                    "SOUND": np.stack([sounds[index].windows for index in chosen]),
+                    "LENGTHS": np.stack([sounds[index].lengths for index in chosen]),
+                    **{name: array[chosen] for name, array in extra.items()},
+                },
+                outputs,
+            )
+
+        chosen_groups = list(groups.values())
+        answers = await asyncio.gather(*map(call, chosen_groups))
+        order = np.argsort(np.concatenate([np.asarray(chosen) for chosen in chosen_groups]))
+        return {name: np.concatenate([answer[name] for answer in answers])[order] for name in outputs}
+
+
+def pack(vector: Array) -> str:
+    """A vector as little-endian float32 in base64, as records keep it."""
+    return base64.b64encode(np.ascontiguousarray(vector, dtype="<f4").tobytes()).decode()
+
+
+def unpack(text: str, rows: int | None = None) -> Array:
+    """Read back `pack`; with `rows`, as a matrix of so many rows.
+
+    Raises:
+        Lasting: it is not base64 of whole float32 numbers.
+    """
+    try:
+        flat = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").astype(np.float32)
+    except ValueError:
+        raise Lasting("a stored vector cannot be read.", "Withdraw the item and ingest it again.") from None
+    return flat if rows is None else flat.reshape(rows, -1)
