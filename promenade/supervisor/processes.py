@@ -87,16 +87,26 @@ def end_processes(processes: Iterable[psutil.Process], grace: float) -> None:
         for process in waiting:
             with contextlib.suppress(*_GONE):
                 process.terminate()
-        _, waiting = psutil.wait_procs(waiting, timeout=grace)
+        waiting = _wait_for(waiting, grace)
     for process in waiting:
         with contextlib.suppress(*_GONE):
             process.kill()
-    _, stubborn = psutil.wait_procs(waiting, timeout=5)
+    stubborn = _wait_for(waiting, 5.0)
     if stubborn:
         raise StackError(
             f"process {stubborn[0].pid} does not end even by SIGKILL (a disk that does not answer?); "
             "look at it with: ps -fp " + ",".join(str(process.pid) for process in stubborn)
         )
+
+
+def _wait_for(processes: list[psutil.Process], patience: float) -> list[psutil.Process]:
+    """Wait until processes have ended, reaped or not; those that still live after `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while living := [process for process in processes if same_process(process.pid, process.create_time())]:
+        if time.monotonic() > deadline:
+            return living
+        time.sleep(0.01)
+    return []
 
 
 def memory_of(processes: Iterable[psutil.Process]) -> int:
@@ -134,13 +144,17 @@ def port_is_free(port: int) -> bool:
 def free_ports(count: int) -> int:
     """The first of `count` loopback ports in a row that are free now, each tried by binding it.
 
-    Taken from below the range from which the kernel gives ports to outgoing connections: a port from inside
-    that range could be taken by such a connection while its part restarts.
+    The same ports 10000 above are free too, as one server insists on that distance. Taken from below the range
+    from which the kernel gives ports to outgoing connections: a port from inside that range could be taken by
+    such a connection while its part restarts.
     """
     lowest_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     for _ in range(200):
         first = random.randrange(10240, max(lowest_outgoing, 12288) - count)
-        if all(port_is_free(port) for port in range(first, first + count)):
+        if all(
+            port_is_free(port)
+            for port in (*range(first, first + count), *range(first + 10000, first + 10000 + count))
+        ):
             return first
     raise StackError(f"found no {count} free ports in a row on {LOOPBACK}: is this machine full of servers?")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from promenade.settings import Settings, ports_from
-from promenade.supervisor.embedded import embedded_parts, embedded_settings
+from promenade.supervisor.embedded import chosen_parts, embedded_settings
 from promenade.supervisor.errors import StackBusy, StackError
 from promenade.supervisor.leftovers import end_leftovers
 from promenade.supervisor.parts import BROKER, MODELS, STORE
@@ -95,10 +95,7 @@ async def start_parts(
     runners: dict[str, PartRunner] = {}
     try:
         await asyncio.to_thread(end_leftovers, data, say)
-        parts = [part for part in embedded_parts(settings) if part.name in which]
-        unknown = set(which) - {part.name for part in parts}
-        if unknown:
-            raise StackError(f"there is no part called {', '.join(sorted(unknown))}")
+        parts = chosen_parts(settings, which)
         check_ports({use: port for part in parts for use, port in part.ports().items()})
         runners = {part.name: PartRunner(part, data) for part in parts}
 
@@ -151,7 +148,7 @@ async def borrowed_object_store(
         settings = embedded_settings(data)
         if not all(port_is_free(port) for port in (settings.s3_port, *settings.store_inner_ports)):
             settings = separate_settings(data)
-        (part,) = (part for part in embedded_parts(settings) if part.name == STORE)
+        (part,) = chosen_parts(settings, (STORE,))
         runner = PartRunner(part, data)
         await runner.start()
         await runner.wait_ready()

@@ -128,7 +128,8 @@ class Holder(BaseModel):
 
 def own_command() -> str:
     """This process's command line, short enough for a sentence. No secrets are ever on it."""
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    program = Path(sys.argv[0])
+    words = [program.parent.name if program.name == "__main__.py" else program.name, *sys.argv[1:]]
     return " ".join(words)[:200]
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from promenade.settings import Settings
-from promenade.supervisor.embedded import embedded_parts
+from promenade.supervisor.embedded import chosen_parts
 from promenade.supervisor.errors import PartFailed, StackError
 from promenade.supervisor.leftovers import end_leftovers
 from promenade.supervisor.parts import Part
@@ -134,7 +134,7 @@ class Supervisor:
             try:
                 await runner.start()
                 seconds = await runner.wait_ready(patient=runner.was_ready.is_set())
-                ports = ", ".join(f"{use} {port}" for use, port in list(runner.part.ports().items())[:3])
+                ports = ", ".join(f"port {port}" for port in list(runner.part.ports().values())[:1])
                 again = " again" if runner.state.restarts else ""
                 self.say(f"  {runner.part.name:8} ready{again} after {seconds:5.1f} s   ({ports})")
                 begun = time.monotonic()
@@ -226,22 +226,24 @@ class Supervisor:
 
 
 def up(
-    settings: Settings, *, foreground: bool = True, parts: Sequence[Part] | None = None, say: Say = say_aloud
+    settings: Settings, *, foreground: bool = True, which: Sequence[str] | None = None, say: Say = say_aloud
 ) -> None:
     """Start the embedded stack of `settings` (made by `embedded_settings`).
 
     In the foreground it runs until SIGINT or SIGTERM; a second signal kills at once. In the background it
     returns once everything is ready. Raises StackError in words for the person at the terminal: the folder is
     held (StackBusy), a port is in use (PortTaken), a part does not become ready (PartFailed), ...
-    parts: other parts than the whole stack; in the foreground only.
+    which: names of the parts to keep up; None means all of them.
     """
     if foreground:
-        asyncio.run(_up(settings, embedded_parts(settings) if parts is None else parts, say))
+        asyncio.run(keep_up(settings, chosen_parts(settings, which), say))
     else:
-        _up_in_background(settings, say)
+        chosen_parts(settings, which)
+        _up_in_background(settings, which, say)
 
 
-async def _up(settings: Settings, parts: Sequence[Part], say: Say) -> None:
+async def keep_up(settings: Settings, parts: Sequence[Part], say: Say = say_aloud) -> None:
+    """Take the data folder, clear it of leftovers, and keep `parts` up until a signal; raises as `up`."""
     begun = now()
     data = settings.data.resolve()
     lock = FolderLock(data, "up", settings.embedded_ports())
@@ -256,12 +258,12 @@ async def _up(settings: Settings, parts: Sequence[Part], say: Say) -> None:
         lock.release()
 
 
-def _up_in_background(settings: Settings, say: Say) -> None:
+def _up_in_background(settings: Settings, which: Sequence[str] | None, say: Say) -> None:
     data = settings.data.resolve()
     log_path = data / "logs" / "supervisor.log"
     with open_log(log_path) as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "promenade.supervisor"],
+        process = subprocess.Popen(  # noqa: S603 - our own module, names checked above
+            [sys.executable, "-m", "promenade.supervisor", *(["--parts", ",".join(which)] if which else [])],
             env={**os.environ, **settings.environment(secrets=False)},
             stdin=subprocess.DEVNULL,
             stdout=log,

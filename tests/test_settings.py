@@ -1,0 +1,85 @@
+"""Settings: what is read from where, what is refused in which words, and that credentials stay out of sight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from promenade.settings import Settings, ports_from, split_address
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("PROMENADE_"):
+            monkeypatch.delenv(name)
+
+
+def with_credentials(data: Path) -> Settings:
+    return Settings(
+        data=data,
+        s3_access_key=SecretStr("an-access-key"),
+        s3_secret_key=SecretStr("a-secret-key"),
+        qdrant_api_key=SecretStr("a-qdrant-key"),
+        broker="one:9092, two:9093",
+        s3_secure=True,
+    )
+
+
+def test_a_child_process_reads_the_very_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = with_credentials(tmp_path)
+    for name, value in settings.environment(secrets=True).items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == settings
+    assert Settings().brokers == ["one:9092", "two:9093"]
+
+
+def test_without_leave_no_credential_is_among_the_variables(tmp_path: Path) -> None:
+    text = str(with_credentials(tmp_path).environment(secrets=False))
+    assert "one:9092" in text
+    for credential in ("an-access-key", "a-secret-key", "a-qdrant-key"):
+        assert credential not in text
+
+
+def test_printed_settings_show_no_credential(tmp_path: Path) -> None:
+    settings = with_credentials(tmp_path)
+    for text in (str(settings), repr(settings), settings.model_dump_json()):
+        assert "a-secret-key" not in text
+
+
+def test_an_address_without_a_port_is_refused_with_an_example() -> None:
+    for wrong in ("localhost", "localhost:", ":9092", "localhost:0", "localhost:70000", "http://localhost"):
+        with pytest.raises(ValidationError, match="for example"):
+            Settings(broker=wrong)
+    with pytest.raises(ValidationError, match="broker is empty"):
+        Settings(broker=" , ")
+    assert split_address("[::1]:80") == ("::1", 80)
+
+
+def test_half_a_pair_of_credentials_is_refused() -> None:
+    with pytest.raises(ValidationError, match="PROMENADE_S3_SECRET_KEY"):
+        Settings(s3_access_key=SecretStr("x"))
+    with pytest.raises(ValidationError, match="PROMENADE_BROKER_USER"):
+        Settings(broker_security="SASL_SSL")
+
+
+def test_a_web_address_needs_its_scheme_and_an_empty_one_means_local() -> None:
+    with pytest.raises(ValidationError, match="not a web address"):
+        Settings(qdrant_url="localhost:6333")
+    assert Settings(qdrant_url="").qdrant_url is None
+    assert Settings(qdrant_url="https://q.example:6333/").qdrant_url == "https://q.example:6333"
+
+
+def test_ports_laid_out_from_a_number_do_not_collide() -> None:
+    settings = Settings(**ports_from(20000))  # type: ignore[arg-type]
+    ports = [*settings.embedded_ports().values(), *settings.store_inner_ports]
+    assert len(set(ports)) == len(ports) == 14
+    assert min(ports) == 20000
+    assert max(ports) < 20020
+    for wrong in (80, 65530):
+        with pytest.raises(ValueError, match="give a number from 1024"):
+            ports_from(wrong)
