@@ -23,7 +23,7 @@ from PIL import Image
 
 from promenade import samples
 from promenade.samples import debian, paintings
-from promenade.samples.catalogue import COLUMNS, SamplesUnavailable, read_manifest
+from promenade.samples.catalogue import COLUMNS, Row, SamplesUnavailable, read_manifest, write_manifest
 from promenade.samples.resources import BrokenResources, Resources
 
 
@@ -293,6 +293,28 @@ def test_an_apt_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", str(tools))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(SamplesUnavailable, match="Unable to locate package"):
+        samples.fetch(tmp_path / "out")
+
+
+def fill_cache(cache: Path) -> None:
+    """A cached collection of one picture and one recording."""
+    cache.mkdir(parents=True)
+    for name in ("a.jpg", "b.ogg", "LICENCES.txt", "origin.txt"):
+        (cache / name).write_text(name)
+    write_manifest(cache, [Row("a.jpg", "artwork", "A"), Row("b.ogg", "track", "B")])
+
+
+def test_a_cached_collection_needs_no_apt_and_a_damaged_cache_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    cache = tmp_path / "cache" / "promenade" / "samples" / "gcompris-qt-data-1"
+    fill_cache(cache)
+    result = samples.fetch(tmp_path / "out")
+    assert (result.pictures, result.tracks) == (1, 1) and (tmp_path / "out" / "b.ogg").read_text() == "b.ogg"
+    (cache / "b.ogg").unlink()
+    with pytest.raises(SamplesUnavailable, match="apt"):
         samples.fetch(tmp_path / "out")
 
 

@@ -49,7 +49,8 @@ def fetch(folder: Path, progress: Progress = lambda line: None) -> Collection:
         SamplesUnavailable: it cannot be had; the text says why in plain words.
     """
     cache = _cache() / f"{PACKAGE}-{_LAYOUT}"
-    if not (cache / MANIFEST).is_file():
+    if not _whole(cache):
+        shutil.rmtree(cache, ignore_errors=True)
         _build(cache, progress)
     rows = read_manifest(cache / MANIFEST)
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,6 +107,15 @@ def _cache() -> Path:
     return Path(home) / "promenade" / "samples"
 
 
+def _whole(cache: Path) -> bool:
+    """Whether every file that the cached manifest names is there (people do tidy up caches)."""
+    try:
+        names = [row.file for row in read_manifest(cache / MANIFEST)]
+    except (OSError, ValueError):
+        return False
+    return all((cache / name).is_file() for name in [*names, "LICENCES.txt", "origin.txt"])
+
+
 def _build(cache: Path, progress: Progress) -> None:
     """Fill the cache in one step: a half-built one is never seen, and a second builder's result is as good."""
     try:
@@ -133,5 +143,5 @@ def _build(cache: Path, progress: Progress) -> None:
         try:
             ready.rename(cache)
         except OSError as error:
-            if not (cache / MANIFEST).is_file():
+            if not _whole(cache):
                 raise SamplesUnavailable(f"the cache folder {cache} cannot be written: {error}") from error

@@ -51,6 +51,8 @@ class Palette:
     def __init__(self, rng: Generator) -> None:
         self.hue, self.name = _HUES[int(rng.integers(len(_HUES)))]
         self.saturation = float(rng.choice([0.12, 0.35, 0.6, 0.85]))
+        if self.saturation < 0.2:
+            self.name += " grey"
         self.light = float(rng.choice([0.25, 0.45, 0.65, 0.85]))
         self._spread = float(rng.choice([0.03, 0.08, 0.33, 0.5]))
         self._rng = rng
