@@ -8,7 +8,7 @@ from typing import Any
 
 from promenade.settings import LOOPBACK, Settings, ports_from
 from promenade.supervisor.errors import StackError
-from promenade.supervisor.parts import BrokerPart, Part, StorePart, WorkerPart, store_folder
+from promenade.supervisor.parts import BrokerPart, ModelsPart, Part, StorePart, WorkerPart, store_folder
 from promenade.supervisor.secrets import load_or_make_secrets
 from promenade.supervisor.state import stack_state
 
@@ -69,5 +69,6 @@ def embedded_parts(settings: Settings) -> list[Part]:
     return [
         StorePart(settings=settings, folder=store_folder(data)),
         BrokerPart(settings=settings),
+        ModelsPart(settings=settings, folder=data / "models"),
         WorkerPart(settings=settings),
     ]

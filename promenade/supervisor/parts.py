@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import importlib.metadata
 import importlib.util
 import json
@@ -25,8 +26,9 @@ import urllib3
 from minio import Minio
 from minio.error import MinioException
 
+from infra.serving import triton
 from promenade.settings import LOOPBACK, Settings
-from promenade.supervisor.errors import StackError
+from promenade.supervisor.errors import PartFailed, StackError
 from promenade.supervisor.processes import base_environment, http_status
 
 STORE: Final = "store"
@@ -239,7 +241,7 @@ class BrokerPart(Part):
     name: str = BROKER
     needs: tuple[str, ...] = (STORE,)
     stop_order: int = 2
-    stop_grace: float = 2.0
+    stop_grace: float = 1.5
 
     def arguments(self) -> list[str]:
         url = f"tcp://{LOOPBACK}:{self.settings.broker_port}"
@@ -290,6 +292,95 @@ async def kafka_answers(port: int, timeout: float = 2.0) -> bool:  # noqa: ASYNC
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelsPart(Part):
+    """Triton with the models of the profile; a model whose Python stub died is loaded again.
+
+    What does not depend on the data (the assembled backends, compiled files) lies in the serving environment, so
+    that a new data folder does not compile anew; what must be told apart (shared memory) is named by `folder`.
+    """
+
+    settings: Settings
+    folder: Path
+    name: str = MODELS
+    # Unloading takes it about 3 s, so it stops beside the store, which needs nothing of it.
+    stop_order: int = 3
+    stop_grace: float = 3.2
+    # The very first start compiles files of the models' libraries.
+    ready_within: float = 120.0
+
+    @property
+    def repository(self) -> Path:
+        """The model repository of the profile: `edge.toml` stands beside `edge/`."""
+        return self.settings.profile.with_suffix("")
+
+    @property
+    def _triton_ports(self) -> triton.Ports:
+        settings = self.settings
+        return triton.Ports(settings.triton_http_port, settings.triton_grpc_port, settings.triton_metrics_port)
+
+    def _launch(self) -> triton.Launch:
+        serving = self.settings.serving.absolute()
+        assembled = serving / "assembled" if os.access(serving, os.W_OK) else self.folder
+        try:
+            installation = triton.prepare(serving, assembled)
+        except triton.ServingError as error:
+            raise StackError(str(error)) from None
+        launch = triton.launch(
+            dataclasses.replace(installation, folder=self.folder), self.repository, self._triton_ports
+        )
+        caches = {"PYTHONPYCACHEPREFIX": str(assembled / "compiled"), "NUMBA_CACHE_DIR": str(assembled / "numba")}
+        return dataclasses.replace(launch, environment=launch.environment | caches)
+
+    def arguments(self) -> list[str]:
+        return self._launch().arguments
+
+    def environment(self) -> dict[str, str]:
+        return self._launch().environment
+
+    def ports(self) -> dict[str, int]:
+        ports = self._triton_ports
+        return {"triton grpc": ports.grpc, "triton http": ports.http, "triton metrics": ports.metrics}
+
+    def prepare(self) -> None:
+        if not self.repository.is_dir():
+            raise StackError(f"there is no model repository {self.repository} beside {self.settings.profile}")
+        unbuilt = [
+            folder.name
+            for folder in sorted(self.repository.iterdir())
+            if folder.is_dir() and not any(folder.glob("[0-9]*/model.*"))
+        ]
+        if unbuilt:
+            raise StackError(f"models are not built yet ({', '.join(unbuilt)}): promenade models build")
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._launch()
+        self.tidy()
+
+    def tidy(self) -> None:
+        triton.clean_after(triton.region_prefix(self.folder))
+
+    async def ready(self) -> bool:
+        return await http_status(self._triton_ports.http, "/v2/health/ready") == 200
+
+    async def answers(self) -> bool:
+        return await http_status(self._triton_ports.http, "/v2/health/live", timeout=5.0) == 200
+
+    async def heal(self, pid: int) -> str | None:
+        return await asyncio.to_thread(self._heal, pid)
+
+    def _heal(self, pid: int) -> str | None:
+        ports = self._triton_ports
+        try:
+            broken = triton.unhealthy_models(pid, ports)
+            for model in broken:
+                triton.heal(ports, model)
+        except OSError:
+            return None  # the server itself is ending or overloaded: that is noticed elsewhere
+        except triton.ServingError as error:
+            raise PartFailed(str(error)) from None
+        return f"loaded again, as its process had died: {', '.join(broken)}" if broken else None
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkerPart(Part):
     """The process with all stages and the HTTP API; it reads its settings, with credentials, from its environment."""
 
@@ -298,7 +389,7 @@ class WorkerPart(Part):
     needs: tuple[str, ...] = (STORE, BROKER)
     stop_order: int = 1
     stop_grace: float = 4.5
-    # Longer than the others: a worker may first have to wait until the broker forgets a killed predecessor.
+    # Longer than others: a worker may first have to wait until the broker forgets a killed predecessor.
     ready_within: float = 120.0
 
     def arguments(self) -> list[str]:
