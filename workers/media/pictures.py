@@ -83,7 +83,7 @@ def prepare_picture(file: BinaryIO, form: str, limits: Limits) -> tuple[dict[str
         width, height = height, width
     try:
         small = _shrunk(image, limits.picture_side)
-        image.close()
+        del image  # the large one is no longer needed
         if orientation != 1:
             small = small.transpose(_UPRIGHT[orientation])
             notes.append("turned upright")
