@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import faust
@@ -40,11 +40,18 @@ class Application:
         group: name of the consumer group.
         runners: topic -> runner.
         partitions: the topics' declared count.
+        moved: called at every rebalance, after the runners were told.
     """
 
     def __init__(
-        self, connection: Connection, group: str, runners: Mapping[str, StageRunner], partitions: int
+        self,
+        connection: Connection,
+        group: str,
+        runners: Mapping[str, StageRunner],
+        partitions: int,
+        moved: Sequence[Callable[[], None]] = (),
     ) -> None:
+        self._moved = moved
         self._runners = runners
         self._connection = connection
         self._group = group
@@ -115,6 +122,8 @@ class Application:
         self.consuming = False
         for runner in self._runners.values():
             runner.partitions_moved()
+        for tell in self._moved:
+            tell()
 
     async def _assigned(self, _app: Any, assigned: Any, *_: Any, **__: Any) -> None:
         self.assigned = set(assigned)

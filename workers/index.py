@@ -39,7 +39,7 @@ def vectors_of(kind: Kind, needs: dict[Stage, Result], profile: Profile) -> dict
         raise Lasting("the record's results are mixed up.", "Withdraw the item and ingest it again.")
     vectors |= {name: unpack(text) for name, text in embedded.vectors.items()}
     for space in profile.spaces:
-        if space.maker == TAG_SPACE_MAKER[kind] and kind in space.kinds:
+        if space.maker.split(":")[0] == TAG_SPACE_MAKER[kind] and kind in space.kinds:
             vectors[space.name] = unpack(said.tag_vector)
     return vectors
 

@@ -1,0 +1,152 @@
+"""The HTTP API of a worker process: is it alive, is it ready, its metrics, and what people may read.
+
+Everything here only reads. It binds to loopback unless settings say otherwise; errors are JSON with a plain
+`detail`, and nothing of a stack trace leaves the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from gallery.views import ItemView, PairsView, StatusView, item_view, pairs_view, status_view
+from infra.inference import Inference
+from infra.records import DEFAULT_EXHIBITION, Records
+from infra.vectors import Vectors
+from schemas.failures import Lasting, Passing, Refused
+from schemas.media import Kind
+from schemas.profile import Profile
+from workers.models import Models
+
+LONGEST_QUERY = 500
+"""Characters of a free-text search: a long paragraph."""
+
+
+class Observed(Protocol):
+    """A stage runner as the API looks at it."""
+
+    @property
+    def in_flight(self) -> int:
+        """Events in hand."""
+        ...
+
+    @property
+    def waiting(self) -> Mapping[int, Any]:
+        """What its loops wait for: entries with part, reason and since."""
+        ...
+
+    def observe(self) -> None:
+        """Bring its gauges up to date."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What the API may reach."""
+
+    records: Records
+    profile: Profile
+    inference: Inference
+    vectors: Vectors | None
+    runners: Mapping[str, Observed]
+    ready: Callable[[], Awaitable[dict[str, str]]]
+
+
+def make_api(reach: Reach) -> FastAPI:
+    """The application, over what it may reach."""
+    api = FastAPI(title="Promenade", description="Pictures and music, paired by what they make people feel.")
+
+    @api.exception_handler(Passing)
+    async def away(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 503, headers={"Retry-After": "2"})
+
+    @api.exception_handler(Refused)
+    async def refused(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 404)
+
+    @api.exception_handler(Lasting)
+    async def lasting(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 422)
+
+    @api.get("/health")
+    async def health() -> dict[str, str]:
+        """The process is alive."""
+        return {"status": "alive"}
+
+    @api.get("/ready")
+    async def ready(response: Response) -> dict[str, Any]:
+        """The process consumes and reaches its parts; 503 with what is missing otherwise."""
+        missing = await reach.ready()
+        if missing:
+            response.status_code = 503
+        return {"ready": not missing, "missing": missing, "stages": sorted(reach.runners)}
+
+    @api.get("/metrics")
+    async def metrics() -> Response:
+        """Prometheus metrics."""
+        for runner in reach.runners.values():
+            runner.observe()
+        await reach.inference.read_statistics()
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    @api.get("/api/waiting")
+    async def waiting() -> dict[str, Any]:
+        """What each stage of this process has in hand and waits for, from memory: works while parts are away."""
+        return {
+            name: {
+                "in_flight": runner.in_flight,
+                "waiting_for": [
+                    {"part": each.part, "reason": each.reason, "since": each.since.isoformat()}
+                    for each in runner.waiting.values()
+                ],
+            }
+            for name, runner in reach.runners.items()
+        }
+
+    @api.get("/api/status")
+    async def status() -> StatusView:
+        """How far everything is, counted from the records."""
+        return await status_view(reach.records)
+
+    @api.get("/api/pairs")
+    async def pairs(exhibition: str = DEFAULT_EXHIBITION) -> PairsView:
+        """The pairs of an exhibition beside chance."""
+        return await pairs_view(reach.records, exhibition)
+
+    @api.get("/api/items/{item}")
+    async def item(item: str) -> ItemView:
+        """One item, whole."""
+        return await item_view(reach.records, item)
+
+    @api.get("/api/search")
+    async def search(
+        text: str = Query(min_length=1, max_length=LONGEST_QUERY),
+        kind: Kind | None = None,
+        limit: int = Query(10, ge=1, le=100),
+        collection: str | None = None,
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Pictures and tracks whose captions are nearest to the words."""
+        if reach.vectors is None:
+            raise Refused("this process has no vector store; ask the one that runs the index stage.")
+        vector = (await Models(reach.inference, reach.profile).embed_text([text]))[0]
+        answer: dict[str, list[dict[str, Any]]] = {}
+        for each in Kind if kind is None else (kind,):
+            found = await reach.vectors.nearest(
+                each, reach.profile.caption_space, vector, limit, collection=collection
+            )
+            answer[each.value] = [
+                {
+                    "item": hit.item,
+                    "similarity": round(hit.score, 4),
+                    **{k: v for k, v in hit.payload.items() if k != "item"},
+                }
+                for hit in found
+            ]
+        return answer
+
+    return api
