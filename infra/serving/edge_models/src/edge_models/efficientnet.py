@@ -130,8 +130,10 @@ def _patches(x: Floats, size: int, stride: int) -> Floats:
 
 
 def _convolve(x: Floats, kernel: Floats, stride: int = 1) -> Floats:
-    return np.einsum("nchwij,ocij->nohw", _patches(x, kernel.shape[2], stride), kernel, optimize=True)
+    return np.asarray(np.einsum("nchwij,ocij->nohw", _patches(x, kernel.shape[2], stride), kernel, optimize=True))
 
 
 def _convolve_each(x: Floats, kernel: Floats, stride: int) -> Floats:
-    return np.einsum("nchwij,cij->nchw", _patches(x, kernel.shape[2], stride), kernel[:, 0], optimize=True)
+    return np.asarray(
+        np.einsum("nchwij,cij->nchw", _patches(x, kernel.shape[2], stride), kernel[:, 0], optimize=True)
+    )

@@ -70,4 +70,4 @@ class TextVectors:
             for (number, window), vector in zip(chunk, pooled, strict=True):
                 sums[number] += vector * len(window)
         vectors = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-        return vectors.astype(np.float32)
+        return np.asarray(vectors, dtype=np.float32)

@@ -1,8 +1,8 @@
 """musicnn as ONNX, from its checkpoint's variables, with a plain numpy forward to check it against.
 
 Source: Pons & Serra 2019 and the package's models.py. Input "spectrogram" FP32 [n, 187, 96]: log10(10000 x + 1) of
-the mel spectrogram (16 kHz, window 512, hop 256, 96 bands), 3 s. Outputs "tags" [n, 50] (probabilities) and "embedding"
-[n, 200] (the penultimate layer).
+the mel spectrogram (16 kHz, window 512, hop 256, 96 bands), 3 s. Outputs "tags" [n, 50] (probabilities) and
+"embedding" [n, 200] (the penultimate layer).
 
 The ONNX graph keeps channels first; the reference keeps TensorFlow's order (time, band, channel) and its padding, so
 that a mistake in transposing shows.
@@ -114,7 +114,7 @@ def forward(weights: Weights, spectrogram: Floats) -> tuple[Floats, Floats]:
         padded = np.pad(x, [(0, 0), (before, after), (0, 0), (0, 0)])
         windows = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape[:2], axis=(1, 2))
         y = np.einsum("ntfcij,ijco->ntfo", windows, kernel, optimize=True) + weights[f"{name}/bias"]
-        return np.maximum(y, 0)
+        return np.asarray(np.maximum(y, 0))
 
     x = normalise(spectrogram.astype(np.float64)[..., None], 0)
     front = []
@@ -134,7 +134,7 @@ def forward(weights: Weights, spectrogram: Floats) -> tuple[Floats, Floats]:
     hidden = np.maximum(normalise(pooled, 9) @ weights["dense/kernel"] + weights["dense/bias"], 0)
     embedding = normalise(hidden, 10)
     logits = embedding @ weights["dense_1/kernel"] + weights["dense_1/bias"]
-    return 1 / (1 + np.exp(-logits)), embedding
+    return np.asarray(1 / (1 + np.exp(-logits))), embedding
 
 
 def _numbered(name: str, number: int) -> str:
