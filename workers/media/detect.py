@@ -98,11 +98,26 @@ def _signature(head: bytes) -> str | None:
     if head[4:8] == b"ftyp" and head[8:12] not in _STILLS:
         return "M4A"
     if head.startswith(b"ID3") and len(head) >= 10:
-        size = (head[6] & 127) << 21 | (head[7] & 127) << 14 | (head[8] & 127) << 7 | (head[9] & 127)
-        after = head[10 + size : 14 + size]
+        after = head[tag_bytes(head) :][:4]
         # A large tag (a cover picture) hides what follows; MP3 is what such tags are for.
         return "FLAC" if after == b"fLaC" else "MP3"
     return "MP3" if _is_frame(head, 0) else None
+
+
+def tag_bytes(head: bytes) -> int:
+    """Bytes of the ID3v2 tag (id3.org, ID3v2.4, 3.1) that stands at the start; 0 without one."""
+    if not head.startswith(b"ID3") or len(head) < 10:
+        return 0
+    return 10 + ((head[6] & 127) << 21 | (head[7] & 127) << 14 | (head[8] & 127) << 7 | (head[9] & 127))
+
+
+def first_frame(head: bytes, at: int) -> int | None:
+    """Where, from `at` on, the first MPEG audio layer III frame seems to start; None where none is seen."""
+    while (at := head.find(b"\xff", at)) >= 0:
+        if _is_frame(head, at):
+            return at
+        at += 1
+    return None
 
 
 def _is_frame(head: bytes, at: int) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 
@@ -17,13 +18,15 @@ import soxr
 from numpy.typing import NDArray
 
 from schemas.failures import Lasting
-from workers.media import mp4
+from workers.media import detect, mp4
 from workers.media.limits import Limits
 
 RATE: Final = 16_000
 """Hertz of a rendition; equals schemas.media.SAMPLE_RATE, which a decoding child does not load."""
 
 _BLOCK_VALUES: Final = 1 << 19
+_PIECE: Final = 4096
+_FAILURES: Final = 8  # decoders of packets find their way again after damage; others never do
 _SILENCE: Final = 1e-4  # -80 dBFS, under the noise of 16 bits with dither
 _PACKETS: Final = 1024  # AAC packets decoded at once: 24 s at 44.1 kHz
 _PREROLL: Final = 2  # packets decoded before them and thrown away, since AAC windows overlap
@@ -128,9 +131,13 @@ class _Plain:
     def __init__(self, file: BinaryIO, form: str, limits: Limits) -> None:
         self.notes: list[str] = []
         self.form = form
+        if form == "WAV":
+            self._compare_with_size(file)
         try:
-            # A descriptor of its own: libsndfile closes what it opened.
-            self.sound = soundfile.SoundFile(os.dup(file.fileno()), closefd=True)
+            # A descriptor of its own, since libsndfile closes what it opened; both share one place in the file.
+            descriptor = _from_first_frame(file) if form == "MP3" else os.dup(file.fileno())
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            self.sound = soundfile.SoundFile(descriptor, closefd=True)
         except (soundfile.SoundFileError, TypeError, ValueError):
             raise _unreadable(form, "its header is damaged, or its codec is not one that is read") from None
         self.rate: int = self.sound.samplerate
@@ -138,8 +145,6 @@ class _Plain:
         frames: int = self.sound.frames
         # Streams of unknown length say a number near 2^63.
         self.expected: int | None = frames if 0 < frames < 1 << 53 else None
-        if form == "WAV":
-            self._compare_with_size(file)
 
     def _compare_with_size(self, file: BinaryIO) -> None:
         """libsndfile trusts the file's size more than its header; say so where they differ."""
@@ -157,18 +162,32 @@ class _Plain:
         """Blocks [n, channels].
 
         Raises:
-            _Cut: the decoder stopped before the end.
+            _Cut: damage was met; what could be read was yielded before.
         """
-        length = max(1024, _BLOCK_VALUES // self.channels)
+        most = max(_PIECE, _BLOCK_VALUES // self.channels)
+        pieces: list[Floats] = []
+        held = failures = skipped = 0
         with self.sound as sound:
-            while True:
+            while failures < _FAILURES:
                 try:
-                    block = sound.read(length, dtype="float32", always_2d=True)
+                    # Small pieces: of one that meets damage all is lost.
+                    piece = sound.read(_PIECE, dtype="float32", always_2d=True)
                 except soundfile.SoundFileError:
-                    raise _Cut from None
-                if not len(block):
-                    return
-                yield block
+                    failures += 1
+                    skipped += 1
+                    continue
+                if not len(piece):
+                    break
+                failures = 0
+                pieces.append(piece)
+                held += len(piece)
+                if held >= most:
+                    yield np.concatenate(pieces)
+                    pieces, held = [], 0
+            if pieces:
+                yield np.concatenate(pieces)
+        if skipped:
+            raise _Cut
 
 
 class _Aac:
@@ -215,6 +234,21 @@ class _Aac:
                 yield block[dropped:]
             if len(block) < min(_PACKETS, total - start) * mp4.FRAME_SAMPLES:
                 raise _Cut
+
+
+def _from_first_frame(file: BinaryIO) -> int:
+    """A descriptor of the MP3 stream without what stands before its first frame, where that is more than a tag."""
+    file.seek(0)
+    head = file.read(detect.HEAD_BYTES)
+    at = detect.tag_bytes(head)
+    start = detect.first_frame(head, at)
+    if start in (None, at):
+        return os.dup(file.fileno())
+    descriptor = os.memfd_create("stream")
+    file.seek(start)
+    with os.fdopen(os.dup(descriptor), "wb") as writer:
+        shutil.copyfileobj(file, writer, 1 << 20)
+    return descriptor
 
 
 def _too_long(seconds: float, limits: Limits) -> Lasting:
