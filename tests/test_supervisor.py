@@ -105,9 +105,9 @@ def start_supervisor(settings: Settings) -> Running:
     return Running(settings, process, output)
 
 
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Running]:
-    running = start_supervisor(separate_settings(tmp_path / "data"))
+@contextlib.contextmanager
+def running_stack(data: Path) -> Iterator[Running]:
+    running = start_supervisor(separate_settings(data))
     try:
         running.wait_for("up")
         yield running
@@ -124,12 +124,30 @@ def stack(tmp_path: Path) -> Iterator[Running]:
     assert left == []
 
 
-def test_a_second_up_says_what_holds_the_folder(stack: Running) -> None:
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Running]:
+    with running_stack(tmp_path / "data") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One stack for all tests that only look at it."""
+    with running_stack(tmp_path_factory.mktemp("undisturbed") / "data") as running:
+        yield running
+
+
+def test_a_second_up_says_what_holds_the_folder(undisturbed: Running) -> None:
     with pytest.raises(StackBusy) as caught:
-        up(stack.settings, which=PARTS)
-    for word in (f"pid {stack.process.pid}", "since 20", f"s3 {stack.settings.s3_port}", "promenade down"):
+        up(undisturbed.settings, which=PARTS)
+    for word in (
+        f"pid {undisturbed.process.pid}",
+        "since 20",
+        f"s3 {undisturbed.settings.s3_port}",
+        "promenade down",
+    ):
         assert word in str(caught.value)
-    assert stack.state.alive
+    assert undisturbed.state.alive
 
 
 def test_every_part_that_is_killed_comes_back_with_what_it_held(stack: Running) -> None:
@@ -160,6 +178,15 @@ def test_a_hanging_part_does_not_keep_the_stack_from_stopping_in_time(stack: Run
     assert {part.phase for part in stack.state.parts.values()} == {"stopped"}
     assert not stack.state.alive
     assert marked_processes(stack.settings.data) == []
+
+
+def test_a_stack_that_is_still_starting_stops_as_well(tmp_path: Path) -> None:
+    starting = start_supervisor(separate_settings(tmp_path / "data"))
+    starting.wait_for("starting")
+    starting.process.send_signal(signal.SIGTERM)
+    assert starting.process.wait(10) == 0
+    assert starting.state.phase == "stopped"
+    assert marked_processes(starting.settings.data) == []
 
 
 def test_a_second_signal_stops_at_once(stack: Running) -> None:
@@ -195,11 +222,15 @@ def test_parts_die_with_a_killed_supervisor_and_the_next_up_starts_clean(stack: 
         assert again.process.wait(15) == 0
 
 
-def test_no_secret_is_on_a_command_line_or_in_a_log(stack: Running) -> None:
-    put(stack.settings, "something", b"so that requests are logged")
+def test_no_secret_is_on_a_command_line_or_in_a_log(undisturbed: Running) -> None:
+    put(undisturbed.settings, "something", b"so that requests are logged")
     secrets = [
         value.get_secret_value()
-        for value in (stack.settings.s3_access_key, stack.settings.s3_secret_key, stack.settings.api_token)
+        for value in (
+            undisturbed.settings.s3_access_key,
+            undisturbed.settings.s3_secret_key,
+            undisturbed.settings.api_token,
+        )
         if value is not None
     ]
     assert len(secrets) == 3
@@ -208,37 +239,37 @@ def test_no_secret_is_on_a_command_line_or_in_a_log(stack: Running) -> None:
         with contextlib.suppress(OSError):
             lines += (folder / "cmdline").read_bytes()
     assert b"weed" in lines
-    folder = stack.settings.data
-    texts = [lines, stack.output.read_bytes()]
-    texts += [path.read_bytes() for path in [*(folder / "logs").iterdir(), folder / "run" / "stack.json"]]
+    folder = undisturbed.settings.data
+    texts = [lines, undisturbed.output.read_bytes()]
+    texts += [path.read_bytes() for path in [*(folder / "logs").iterdir(), folder / "run" / "undisturbed.json"]]
     assert len(texts) >= 5
     for secret in secrets:
         assert not any(secret.encode() in text for text in texts)
 
 
-def test_all_ports_are_on_loopback_and_are_those_that_were_given(stack: Running) -> None:
-    given = {port for part in stack.state.parts.values() for port in part.ports.values()}
-    for process in marked_processes(stack.settings.data):
+def test_all_ports_are_on_loopback_and_are_those_that_were_given(undisturbed: Running) -> None:
+    given = {port for part in undisturbed.state.parts.values() for port in part.ports.values()}
+    for process in marked_processes(undisturbed.settings.data):
         for connection in process.net_connections(kind="inet"):
             if connection.status == psutil.CONN_LISTEN:
                 assert connection.laddr.ip == "127.0.0.1"
                 assert connection.laddr.port in given
 
 
-def test_the_stores_inner_servers_serve_nobody_without_a_signature(stack: Running) -> None:
-    put(stack.settings, "private", b"for those with credentials")
-    ports = stack.state.parts["store"].ports
-    path = f"/buckets/{stack.settings.bucket}/private"
+def test_the_stores_inner_servers_serve_nobody_without_a_signature(undisturbed: Running) -> None:
+    put(undisturbed.settings, "private", b"for those with credentials")
+    ports = undisturbed.state.parts["store"].ports
+    path = f"/buckets/{undisturbed.settings.bucket}/private"
     assert asyncio.run(http_status(ports["filer.port"], path)) == 401
-    assert asyncio.run(http_status(ports["s3"], f"/{stack.settings.bucket}/private")) == 403
+    assert asyncio.run(http_status(ports["s3"], f"/{undisturbed.settings.bucket}/private")) == 403
 
 
-def test_a_reading_command_uses_the_running_stack(stack: Running) -> None:
-    put(stack.settings, "kept", b"seen through the stack")
+def test_a_reading_command_uses_the_running_stack(undisturbed: Running) -> None:
+    put(undisturbed.settings, "kept", b"seen through the stack")
 
     async def read() -> bytes:
-        async with borrowed_object_store(stack.settings.data) as settings:
-            assert settings.s3_port == stack.settings.s3_port
+        async with borrowed_object_store(undisturbed.settings.data) as settings:
+            assert settings.s3_port == undisturbed.settings.s3_port
             return await asyncio.to_thread(get, settings, "kept")
 
     assert asyncio.run(read()) == b"seen through the stack"
@@ -262,7 +293,7 @@ def test_detached_up_returns_when_ready_and_down_ends_it(tmp_path: Path) -> None
 
 
 async def test_two_stacks_run_side_by_side_and_know_nothing_of_each_other(tmp_path: Path) -> None:
-    one = separate_settings(tmp_path / "one")
+    one = separate_settings(tmp_path / "one, with, commas")
     async with start_parts(one, PARTS):
         two = separate_settings(tmp_path / "two")
         async with start_parts(two, PARTS) as second:

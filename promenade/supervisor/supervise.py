@@ -47,12 +47,16 @@ MEMORY_EVERY_SECONDS: Final = 30.0
 READER_PATIENCE_SECONDS: Final = 30.0
 DOWN_PATIENCE_SECONDS: Final = 15.0
 
+# SIGHUP comes when the terminal is closed.
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 Say = Callable[[str], None]
 
 
 def say_aloud(text: str) -> None:
-    """Print a line at once, also where the output is a pipe."""
-    print(text, flush=True)
+    """Print a line at once, also into a pipe; that nobody reads any more must not end the stack."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 def pause_before(attempt: int) -> float:
@@ -91,11 +95,13 @@ class Supervisor:
     async def run(self) -> None:
         """Run until a signal asks to stop. Raises PartFailed where the stack never became ready."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self.ask_to_stop)
         self._write()
         keepers = [asyncio.create_task(self._keep(runner)) for runner in self.runners.values()]
         herald = asyncio.create_task(self._announce())
+        for task in (*keepers, herald):
+            task.add_done_callback(self._notice_failure)
         try:
             await self.stopping.wait()
         finally:
@@ -106,7 +112,7 @@ class Supervisor:
             await asyncio.gather(*keepers, herald, return_exceptions=True)
             await stop_all(list(self.runners.values()), self.at_once)
             await asyncio.to_thread(end_leftovers, self.data, self.say)
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in STOP_SIGNALS:
                 loop.remove_signal_handler(number)
             self.state.problem = str(self.problem) if self.problem else None
             self._enter("failed" if self.problem else "stopped")
@@ -120,6 +126,13 @@ class Supervisor:
             self.at_once.set()
         else:
             self.say("stopping (once more to stop at once)")
+            self.stopping.set()
+
+    def _notice_failure(self, task: asyncio.Task[None]) -> None:
+        """A fault of the supervisor itself must not leave a part unwatched: stop and say it."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.problem = self.problem or StackError(f"the supervisor failed: {type(error).__name__}: {error}")
             self.stopping.set()
 
     async def _keep(self, runner: PartRunner) -> None:
@@ -139,8 +152,8 @@ class Supervisor:
                 self.say(f"  {runner.part.name:8} ready{again} after {seconds:5.1f} s   ({ports})")
                 begun = time.monotonic()
                 await self._watch(runner)
-            except StackError as error:
-                problem = error
+            except (StackError, OSError) as error:
+                problem = error if isinstance(error, StackError) else StackError(f"{runner.part.name}: {error}")
                 if runner.running:
                     runner.signal(signal.SIGKILL)
                 if runner.process is not None:
@@ -149,15 +162,16 @@ class Supervisor:
                 failures = 0
             failures += 1
             if problem is not None and self.state.ready_seconds is None:
-                lasting = runner.process is None or isinstance(problem, PartFailed) is False
-                if lasting or failures >= ATTEMPTS_BEFORE_READY:
+                cannot_start = runner.process is None or not isinstance(problem, PartFailed)
+                if cannot_start or failures >= ATTEMPTS_BEFORE_READY:
                     self.problem = problem
                     self.stopping.set()
                     return
             pause = pause_before(failures)
+            why = str(problem).splitlines()[0] if problem is not None else f"ended ({runner.state.last_exit})"
             runner.state.restarts += 1
-            runner.enter("restarting", f"{runner.state.last_exit}; starting again in {pause:.1f} s")
-            self.say(f"  {runner.part.name:8} ended ({runner.state.last_exit}); starting again in {pause:.1f} s")
+            runner.enter("restarting", why)
+            self.say(f"  {runner.part.name:8} {why}; starting again in {pause:.1f} s")
             await asyncio.sleep(pause)
 
     async def _watch(self, runner: PartRunner) -> None:
@@ -271,6 +285,16 @@ def _up_in_background(settings: Settings, which: Sequence[str] | None, say: Say)
             cwd=data,
             start_new_session=True,
         )
+    try:
+        _follow(process, data, log_path, say)
+    except KeyboardInterrupt:
+        say("the stack goes on starting in the background; stop it with: promenade down")
+        raise
+    say(f"http://{settings.http_host}:{settings.http_port}   data: {data}   stop with: promenade down")
+
+
+def _follow(process: subprocess.Popen[bytes], data: Path, log_path: Path, say: Say) -> None:
+    """Tell how a stack in the background starts, until all of it is ready. Raises StackError where it ends."""
     told: set[str] = set()
     while True:
         ended = process.poll()
@@ -285,7 +309,6 @@ def _up_in_background(settings: Settings, which: Sequence[str] | None, say: Say)
             if state.phase == "up":
                 say(f"everything is ready after {state.ready_seconds or 0:.1f} s")
                 say(f"memory {size_text(state.memory_bytes or 0)}")
-                say(f"http://{settings.http_host}:{settings.http_port}   data: {data}   stop with: promenade down")
                 return
         if ended is not None:
             # The last line of the background process is its error, in words made for people.
