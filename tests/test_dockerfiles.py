@@ -34,6 +34,8 @@ TOP = Path(__file__).resolve().parent.parent
 FOLDER = TOP / "infra" / "docker"
 DOCKERFILES = sorted(FOLDER.glob("Dockerfile.*"))
 NOBODY = 65534
+# Two whole installs, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(900)
 KNOWN = {"FROM", "ARG", "ENV", "WORKDIR", "COPY", "RUN", "USER", "EXPOSE", "ENTRYPOINT", "CMD"}
 # Folders that the images make; anything else that begins with / belongs to the base image.
 MOVED = re.compile(r"(?<![\w./-])/(?=(?:opt/promenade|opt/serving|models|objects|var/lib/promenade)\b)")
