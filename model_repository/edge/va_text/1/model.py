@@ -1,0 +1,49 @@
+"""va_text: valence and arousal of one text, from its words' norms and its vector.
+
+The rule and its sources are in `edge_models.emotion` and `edge_models.emotion_text`; vectors come from `embed_text`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edge_models.emotion import va_of_text
+from edge_models.emotion_text import Coefficients
+from edge_models.norms import Norms
+from edge_models.triton_model import Invalid, Row, RowModel, text
+
+
+class TritonPythonModel(RowModel):
+    """TEXT BYTES[1] -> VA FP32[2] in [0,1]; an empty text gives (.5, .5)."""
+
+    inputs = ("TEXT",)
+    outputs = {"VA": np.float32}  # noqa: RUF012 - declared as ClassVar in the base
+
+    def load(self) -> None:
+        """Read the word norms and the fitted numbers."""
+        self._norms = Norms.read(self.folder / "norms.json")
+        self._coefficients = Coefficients.read()
+
+    def answer(self, rows: Sequence[Row]) -> list[Row | Invalid]:
+        """One point a row; all texts are embedded in one call (never more rows than embed_text's largest batch)."""
+        texts: list[str | Invalid] = []
+        for row in rows:
+            try:
+                texts.append(text(row["TEXT"], "TEXT"))
+            except Invalid as refusal:
+                texts.append(refusal)
+        said = [each for each in texts if isinstance(each, str) and each.strip()]
+        vectors = iter(())
+        if said:
+            tensor = np.array([[each.encode("utf-8")] for each in said], dtype=object)
+            vectors = iter(self.call("embed_text", {"TEXT": tensor}, ["VECTOR"])["VECTOR"])
+        answers: list[Row | Invalid] = []
+        for each in texts:
+            if isinstance(each, Invalid):
+                answers.append(each)
+            else:
+                vector = next(vectors) if each.strip() else np.zeros(384)
+                answers.append({"VA": np.array(va_of_text(each, vector, self._norms, self._coefficients))})
+        return answers
