@@ -23,8 +23,8 @@ from workers.media import detect, wire
 from workers.media.limits import Limits
 
 _PR_SET_PDEATHSIG: Final = 1
-_TIRED_BYTES: Final = 256 * 1024 * 1024
-"""A child that ever held this much leaves after its answer, so that idle children stay small."""
+_TIRED_BYTES: Final = 128 * 1024 * 1024
+"""A child that still holds this much leaves after its answer, so that idle children stay small."""
 
 
 def main() -> None:
@@ -55,8 +55,7 @@ def main() -> None:
             answer, body = {"memory": True}, b""
         except Exception as defect:
             answer, body = {"defect": f"{type(defect).__name__}: {defect}"[:500]}, b""
-        # Linux counts the peak in KiB.
-        answer["last"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > _TIRED_BYTES
+        answer["last"] = _resident_bytes() > _TIRED_BYTES + len(body)
         _send(answers, wire.pack(answer, len(body)))
         _send(answers, body)
         if answer["last"]:
@@ -151,6 +150,11 @@ def _open(path: str) -> int:
         what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
         raise Lasting(f"this is {what}, not a regular file.", "Name the files themselves.")
     return descriptor
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", "rb") as statm:  # noqa: PTH123 - pathlib is not loaded otherwise
+        return int(statm.read().split()[1]) * resource.getpagesize()
 
 
 def _send(descriptor: int, content: bytes) -> None:

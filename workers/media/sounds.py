@@ -125,6 +125,16 @@ def _write(sink: Any, mono: Floats) -> None:
     sink.write(np.rint(np.clip(mono, -1.0, 1.0) * 32767.0).astype(np.int16))
 
 
+class _Forward(soundfile.SoundFile):  # type: ignore[misc]
+    """A sound file read in one go. The library seeks after each read of a seekable file, and MP3 forgets by seeking
+    what earlier frames left for later ones, so that every piece would begin with a hole.
+    """
+
+    def seekable(self) -> bool:
+        """Never."""
+        return False
+
+
 class _Plain:
     """WAV, FLAC, OGG and MP3 through libsndfile."""
 
@@ -137,7 +147,7 @@ class _Plain:
             # A descriptor of its own, since libsndfile closes what it opened; both share one place in the file.
             descriptor = _from_first_frame(file) if form == "MP3" else os.dup(file.fileno())
             os.lseek(descriptor, 0, os.SEEK_SET)
-            self.sound = soundfile.SoundFile(descriptor, closefd=True)
+            self.sound = _Forward(descriptor, closefd=True)
         except (soundfile.SoundFileError, TypeError, ValueError):
             raise _unreadable(form, "its header is damaged, or its codec is not one that is read") from None
         self.rate: int = self.sound.samplerate
