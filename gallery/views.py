@@ -99,6 +99,7 @@ class PairsView(BaseModel):
     mean_similarity: float | None
     chance_similarity: float | None = Field(description="mean similarity of random pairs of the same items")
     chance_spread: float | None = Field(description="standard deviation of that mean over repeated random pairings")
+    lift: float | None = Field(description="mean similarity divided by its chance level")
 
 
 class PartView(BaseModel):
@@ -183,6 +184,10 @@ def _rounded(rgb: Any) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def _shortened(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
 async def _side(records: Records, item: str) -> tuple[SideView, dict[str, Any]] | None:
     """An item as half of a pair, with its emotion vectors; None when it is gone or not scored."""
     state = await records.state(item)
@@ -226,34 +231,26 @@ async def pairs_view(records: Records, exhibition: str = DEFAULT_EXHIBITION) -> 
     pairing = await read_state(records, exhibition)
     sides = await _sides(records, sorted(pairing.members))
     space = next(each for each in EMOTION_SPACES if each.name == settings.space)
-    vectors: dict[Kind, Any] = {
-        kind: np.array(
-            [side[1][space.name] for item, side in sorted(sides.items()) if split_item_id(item)[0] is kind], float
-        )
+    vectors = {
+        kind: {item: side[1][space.name] for item, side in sides.items() if split_item_id(item)[0] is kind}
         for kind in Kind
     }
-    shown = [
-        (sides[artwork][0], sides[track][0], similarity)
-        for (artwork, track), similarity in pairing.pairs.items()
+    shown = {
+        artwork: (track, similarity)
+        for (artwork, track), similarity in sorted(pairing.pairs.items(), key=lambda pair: (-pair[1], pair[0]))
         if artwork in sides and track in sides
-    ]
-    shown.sort(key=lambda pair: (-pair[2], pair[0].id))
-    chance = None
-    if shown:
-        chance = chance_of(
-            vectors[Kind.ARTWORK],
-            vectors[Kind.TRACK],
-            [similarity for _, _, similarity in shown],
-            measure_for(space.distance),
-        )
+    }
+    chance = await asyncio.to_thread(
+        chance_of, vectors[Kind.ARTWORK], vectors[Kind.TRACK], shown, measure_for(space.distance)
+    )
     pairs = tuple(
         PairView(
-            artwork=artwork,
-            track=track,
+            artwork=sides[artwork][0],
+            track=sides[track][0],
             similarity=round(similarity, 6),
-            percentile=round(float(chance.percentiles[place]), 1) if chance is not None else 0.0,
+            percentile=round(chance.percentiles[artwork], 1),
         )
-        for place, (artwork, track, similarity) in enumerate(shown)
+        for artwork, (track, similarity) in shown.items()
     )
     counts = {kind: sum(1 for item in sides if split_item_id(item)[0] is kind) for kind in Kind}
     return PairsView(
@@ -264,9 +261,10 @@ async def pairs_view(records: Records, exhibition: str = DEFAULT_EXHIBITION) -> 
         pairs=pairs,
         unpaired_artworks=counts[Kind.ARTWORK] - len(pairs),
         unpaired_tracks=counts[Kind.TRACK] - len(pairs),
-        mean_similarity=round(sum(pair.similarity for pair in pairs) / len(pairs), 6) if pairs else None,
-        chance_similarity=round(chance.mean, 6) if chance is not None else None,
-        chance_spread=round(chance.spread, 6) if chance is not None else None,
+        mean_similarity=_shortened(chance.mean),
+        chance_similarity=_shortened(chance.chance),
+        chance_spread=_shortened(chance.spread),
+        lift=_shortened(chance.lift),
     )
 
 

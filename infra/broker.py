@@ -222,6 +222,25 @@ def leave_group(connection: Connection, group: str, member: str) -> None:
         log.info("could not leave the group %s: %s", group, type(error).__name__)
 
 
+def forget_group(connection: Connection, group: str) -> None:
+    """Remove a consumer group with its offsets; a group that is not there is no fault.
+
+    Raises:
+        Passing: the broker is away, or the group still has members.
+    """
+    try:
+        admin = KafkaAdminClient(**connection.options(), request_timeout_ms=10_000)
+        try:
+            answers = admin.delete_groups([group])
+            for problem in answers.values() if isinstance(answers, dict) else [each[1] for each in answers]:
+                if problem is not None and getattr(problem, "errno", 0) not in (0, 69):
+                    raise Passing(PART, f"the group {group} could not be removed: {problem.__name__}")
+        finally:
+            admin.close()
+    except (KafkaError, OSError, ValueError) as error:
+        raise Passing(PART, f"the group {group} could not be removed: {type(error).__name__}") from None
+
+
 def describe(event: Event) -> dict[str, Any]:
     """The event as plain JSON values, as dead letters keep it."""
     return dict(json.loads(event.model_dump_json()))

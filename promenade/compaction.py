@@ -1,0 +1,60 @@
+"""Making the event log small: topics are recreated once nothing waits.
+
+Some brokers ignore a topic's retention and serve every event for ever. Records are the truth, so when they say
+that nothing waits, the events have no more use: the topics are removed and made anew, with the partition count of
+the settings. The consumer group is made anew with them, since its offsets belong to the old topics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from gallery.views import status_view
+from infra.broker import Connection, Topics, forget_group
+from infra.objects import Objects
+from infra.records import Records
+from promenade.reach import external
+from promenade.settings import Settings
+from promenade.supervisor import StackError, embedded_settings, stack_state, start_parts
+from promenade.worker import connection_of, objects_of
+from schemas.failures import Refused
+
+
+async def compact(data: Path, say: Callable[[str], None]) -> None:
+    """Recreate the topics.
+
+    Raises:
+        Refused: something still waits at a stage.
+        StackError: the embedded stack is up.
+    """
+    if external():
+        settings = Settings(data=data)
+        say("external parts: make sure that no worker runs while the topics are recreated")
+        await _recreate(settings, objects_of(settings), connection_of(settings), say)
+        return
+    state = stack_state(data.resolve())
+    if state is not None and state.alive:
+        raise StackError("the stack is up; stop it with `promenade down`, compact, and start it again.")
+    settings = embedded_settings(data)
+    async with start_parts(settings, ("store", "broker"), say=say):
+        await _recreate(settings, objects_of(settings), connection_of(settings), say)
+
+
+async def _recreate(settings: Settings, objects: Objects, connection: Connection, say: Callable[[str], None]) -> None:
+    try:
+        view = await status_view(Records(objects))
+        waiting = [f"{stage.stage} ({stage.waiting})" for stage in view.stages if stage.waiting]
+        if waiting:
+            raise Refused(
+                f"work still waits at {', '.join(waiting)}: start the stack, let it finish "
+                "(or `promenade reconcile`), stop it, and compact then."
+            )
+        topics = Topics(connection)
+        removed = await asyncio.to_thread(topics.remove)
+        await asyncio.to_thread(forget_group, connection, settings.group)
+        made = await asyncio.to_thread(topics.prepare, settings.partitions)
+        say(f"{len(removed)} topics removed, {len(made)} made with {settings.partitions} partitions each")
+    finally:
+        objects.close()

@@ -1,0 +1,177 @@
+"""What people read in a terminal: tables and bars. Programs take `--json` instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gallery.views import ItemView, PairsView, SideView, StatusView
+from promenade.supervisor import StackState
+from streams.ingest import Outcome, Report
+
+_PART_COLOURS = {"ready": "green", "stopped": "dim", "restarting": "red", "not answering": "red"}
+
+
+def swatch(rgb: Iterable[int]) -> Text:
+    """Two blocks in a colour with its numbers: movement, calm, nostalgia."""
+    red, green, blue = rgb
+    text = Text("██ ", style=f"rgb({red},{green},{blue})")
+    text.append(f"{red:3d} {green:3d} {blue:3d}", style="default")
+    return text
+
+
+def _named(side: SideView) -> Text:
+    text = Text(side.title, style="bold")
+    if side.year:
+        text.append(f" ({side.year})", style="default")
+    return text
+
+
+def _affect(side: SideView) -> str:
+    return f"{side.valence:.2f} {side.arousal:.2f}"
+
+
+def pairs_table(view: PairsView) -> Table:
+    """Pairs, best first: who hangs with whom, what each feels like, how similar, beside chance."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_lines=False)
+    for heading, options in (
+        ("picture", {"ratio": 4, "overflow": "fold"}),
+        ("artist", {"ratio": 3, "overflow": "fold"}),
+        ("feels", {"ratio": 3}),
+        ("movement calm nostalgia", {"no_wrap": True, "min_width": 14}),
+        ("val  aro", {"no_wrap": True}),
+        ("track", {"ratio": 4, "overflow": "fold"}),
+        ("feels", {"ratio": 3}),
+        ("movement calm nostalgia", {"no_wrap": True, "min_width": 14}),
+        ("val  aro", {"no_wrap": True}),
+        ("similar", {"justify": "right", "no_wrap": True}),
+        ("chance", {"justify": "right", "no_wrap": True}),
+        ("beats", {"justify": "right", "no_wrap": True}),
+    ):
+        table.add_column(heading, **options)
+    for pair in view.pairs:
+        table.add_row(
+            _named(pair.artwork),
+            pair.artwork.artist,
+            pair.artwork.feeling,
+            swatch(pair.artwork.rgb),
+            _affect(pair.artwork),
+            _named(pair.track),
+            pair.track.feeling,
+            swatch(pair.track.rgb),
+            _affect(pair.track),
+            f"{pair.similarity:.4f}",
+            "" if view.chance_similarity is None else f"{view.chance_similarity:.4f}",
+            f"{pair.percentile:.0f} %",
+        )
+    return table
+
+
+def pairs_summary(view: PairsView) -> str:
+    """One paragraph under the table."""
+    if not view.pairs:
+        return f"No pairs in exhibition {view.exhibition!r} yet."
+    return (
+        f"{len(view.pairs)} pairs in exhibition {view.exhibition!r} (space {view.space}, rule {view.rule}); "
+        f"{view.unpaired_artworks} pictures and {view.unpaired_tracks} tracks have no partner yet. "
+        f"Mean similarity {view.mean_similarity:.4f}; random pairs of the same items reach "
+        f"{view.chance_similarity:.4f} ± {view.chance_spread:.4f}. "
+        "“beats”: the share of all possible pairs that are less similar."
+    )
+
+
+def stack_table(state: StackState) -> Table:
+    """Each part of the embedded stack."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("part", "state", "ready after", "restarts", "memory", "last exit"):
+        table.add_column(heading)
+    for name, part in state.parts.items():
+        phase = part.phase if state.alive else "stopped"
+        table.add_row(
+            name,
+            Text(phase, style=_PART_COLOURS.get(phase, "yellow")),
+            "" if part.ready_seconds is None else f"{part.ready_seconds:.1f} s",
+            str(part.restarts),
+            "" if not part.memory_bytes or not state.alive else f"{part.memory_bytes / 2**20:.0f} MB",
+            part.last_exit or "",
+        )
+    return table
+
+
+def status_table(view: StatusView, waiting: Mapping[str, Any] | None) -> Table:
+    """Each stage: done, waiting, failed, per second, and what it waits for."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("stage")
+    for heading in ("done", "waiting", "failed", "per second"):
+        table.add_column(heading, justify="right")
+    table.add_column("waits for", overflow="fold")
+    for stage in view.stages:
+        reasons = (waiting or {}).get(stage.stage, {}).get("waiting_for", [])
+        why = "; ".join(sorted({f"{each['part']}: {each['reason']}" for each in reasons}))
+        table.add_row(
+            stage.stage,
+            str(stage.done),
+            str(stage.waiting),
+            Text(str(stage.failed), style="red" if stage.failed else "default"),
+            f"{stage.per_second:.2f}" if stage.per_second else "",
+            why,
+        )
+    return table
+
+
+def collections_table(view: StatusView) -> Table:
+    """Items of each collection."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("collection")
+    table.add_column("pictures", justify="right")
+    table.add_column("tracks", justify="right")
+    for name, counts in view.collections.items():
+        table.add_row(name, str(counts.get("artwork", 0)), str(counts.get("track", 0)))
+    return table
+
+
+def show_item(console: Console, view: ItemView) -> None:
+    """One item, whole."""
+    title = view.catalogue.get("title", "untitled")
+    by = f" by {view.catalogue['artist']}" if "artist" in view.catalogue else ""
+    console.print(Text(f"{title}{by}", style="bold"))
+    console.print(f"{view.id}\nversion {view.version}, in {', '.join(view.collections) or 'no collection'}")
+    console.print(", ".join(f"{key} {value}" for key, value in view.media.items() if key != "notes" and value))
+    for note in view.media.get("notes", ()):
+        console.print(f"note: {note}")
+    console.print("stages: " + ", ".join(f"{name} {state}" for name, state in view.stages.items()))
+    for name, partner in view.partners.items():
+        console.print(f"hangs in {name} with {partner}")
+    for failure in view.failures:
+        console.print(Text(f"failed at {failure['stage']}: {failure['reason']} {failure['advice']}", style="red"))
+    for part in view.parts:
+        if not part.caption:
+            continue
+        console.print()
+        heading = Text(part.part, style="bold")
+        if part.rgb is not None:
+            heading.append("  ").append(swatch(part.rgb))
+            heading.append(f"  valence {part.valence:.2f}  arousal {part.arousal:.2f}  {part.feeling}")
+        console.print(heading)
+        console.print(part.caption)
+        if part.evidence:
+            carried = ", ".join(f"{each.get('what')} ({each.get('source')})" for each in part.evidence[:5])
+            console.print(Text(f"carried by: {carried}", style="dim"))
+    console.print()
+    for stage, source in view.provenance.items():
+        models = ", ".join(f"{name} {version}" for name, version in source["models"].items()) or "no model"
+        console.print(Text(f"{stage}: {models}; {source['made']}; {source['seconds']} s", style="dim"))
+
+
+def report_line(report: Report) -> Text | None:
+    """One line for a file worth mentioning; None for a plain success."""
+    if report.outcome in (Outcome.REFUSED, Outcome.WITHDRAWN):
+        return Text(f"{report.name}: {report.outcome.value}: {report.reason} {report.advice}".rstrip(), style="red")
+    if report.notes:
+        return Text(f"{report.name}: {'; '.join(report.notes)}", style="yellow")
+    return None

@@ -1,0 +1,194 @@
+"""Bringing files in with progress that a person can follow, and the demo's whole way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from gallery.views import pairs_view
+from infra.broker import Producer
+from infra.progress import ITEM_STAGES
+from infra.records import DEFAULT_EXHIBITION, Records, version_text
+from promenade import display
+from promenade.reach import changing, reading
+from promenade.supervisor import stack_state
+from schemas.events import Event
+from streams.ingest import Ingest, Outcome, Report, Source
+from streams.sources import from_paths
+from workers.media.pool import DecoderPool
+from workers.pair import read_state
+
+LOOK_EVERY: Final = 1.0
+"""Seconds between looks at the records while waiting: one listing each time."""
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description:<18}"),
+        BarColumn(bar_width=40),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        transient=False,
+    )
+
+
+async def bring_in(
+    sources: AsyncIterator[Source | Report],
+    collection: str,
+    records: Records,
+    producer: Producer,
+    *,
+    console: Console,
+    again: bool = False,
+    wait: bool = True,
+    chatty: bool = False,
+    as_json: Callable[[Any], None] | None = None,
+) -> int:
+    """Ingest sources into a collection, tell of each file worth telling, and wait until all is understood.
+
+    Args:
+        chatty: name every file, not only those with something to say.
+        as_json: print the reports at the end as JSON.
+
+    Returns:
+        Exit status: 0, or 3 when files were refused.
+    """
+
+    async def publish(events: Sequence[Event]) -> None:
+        await asyncio.to_thread(producer.publish, events)
+
+    counts: Counter[Outcome] = Counter()
+    reports: list[Report] = []
+    items: set[str] = set()
+    async with DecoderPool(workers=2) as pool:
+        with _bars(console) as bars:
+            task = bars.add_task("bringing in", total=None, note="")
+            async for report in Ingest(records, pool, publish, again=again).add_all(sources, collection):
+                counts[report.outcome] += 1
+                if as_json is not None:
+                    reports.append(report)
+                if report.item and report.outcome is not Outcome.WITHDRAWN:
+                    items.add(report.item)
+                line = display.report_line(report)
+                if line is not None:
+                    bars.console.print(line)
+                elif chatty:
+                    bars.console.print(f"{report.name}: {report.outcome.value}", markup=False)
+                bars.update(task, advance=1, note="")
+            bars.update(task, total=max(1, counts.total()), completed=max(1, counts.total()))
+            if wait and items:
+                await _wait(bars, records, items)
+    told = ", ".join(f"{number} {outcome.value}" for outcome, number in sorted(counts.items())) or "nothing found"
+    console.print(f"collection {collection}: {told}")
+    if as_json is not None:
+        as_json(
+            [
+                {
+                    "file": report.name,
+                    "outcome": report.outcome.value,
+                    "item": report.item,
+                    "reason": report.reason,
+                    "advice": report.advice,
+                    "notes": list(report.notes),
+                }
+                for report in reports
+            ]
+        )
+    return 3 if counts[Outcome.REFUSED] or counts[Outcome.WITHDRAWN] else 0
+
+
+async def _wait(bars: Progress, records: Records, items: set[str]) -> None:
+    """Watch the records until every item is through or set aside."""
+    tasks = {
+        stage.value: bars.add_task(name, total=len(items), note="")
+        for stage, name in zip(ITEM_STAGES, ("captioned", "scored", "embedded", "indexed"), strict=True)
+    }
+    paired = bars.add_task("in the pairing", total=len(items), note="")
+    while True:
+        states = [state for state in await records.all_states() if state.item in items and state.alive]
+        failed = {
+            state.item: stage.value
+            for state in states
+            for stage in ITEM_STAGES
+            if state.done(stage) is None and state.failed(stage.value)
+        }
+        for stage in ITEM_STAGES:
+            done = sum(state.done(stage) is not None for state in states)
+            note = f"{sum(1 for each in failed.values() if each == stage.value)} set aside" if failed else ""
+            bars.update(tasks[stage.value], completed=done, note=note)
+        members = (await read_state(records, DEFAULT_EXHIBITION)).members
+        hung = sum(
+            state.latest is not None and members.get(state.item) == version_text(state.latest) for state in states
+        )
+        bars.update(paired, completed=hung)
+        homeless = sum(not state.memberships for state in states)
+        if hung + len(failed) + homeless >= len(states):
+            for task in [*tasks.values(), paired]:
+                bars.update(task, refresh=True)
+            return
+        await asyncio.sleep(LOOK_EVERY)
+
+
+def demo_journey(
+    data: Path, console: Console, errors: Console, start: Callable[[], None], stop: Callable[[], None], *, made: bool
+) -> int:
+    """Samples, stack, ingest, pairs; the stack is left as it was found.
+
+    Args:
+        start: brings the stack up and returns when it is ready.
+        stop: takes it down.
+        made: paint and compose a collection instead of fetching one.
+
+    Returns:
+        Exit status.
+    """
+    from promenade import samples
+
+    def tell(line: str) -> None:
+        errors.print(line, markup=False)
+
+    folder = data / "samples"
+    collection = samples.made(folder, progress=tell) if made else samples.collection(folder, tell)
+    tell(f"{collection.pictures} pictures and {collection.tracks} tracks: {collection.origin}")
+    state = stack_state(data.resolve())
+    ran_before = state is not None and state.alive
+    if not ran_before:
+        start()
+    try:
+
+        async def work() -> int:
+            async with changing(data) as (_, records, producer):
+                return await bring_in(from_paths([collection.manifest]), "samples", records, producer, console=errors)
+
+        status = asyncio.run(work())
+
+        async def look() -> Any:
+            async with reading(data, tell) as (_, records):
+                return await pairs_view(records)
+
+        view = asyncio.run(look())
+    finally:
+        if not ran_before:
+            stop()
+    console.print(display.pairs_table(view))
+    console.print(display.pairs_summary(view))
+    console.print()
+    console.print(f"Everything lies in {data}. Go on with:", markup=False)
+    for command, meaning in (
+        ("pairs", "look at the pairs again (nothing needs to run)"),
+        ("up", "start the stack and keep it up"),
+        ("ingest ./my-pictures --collection spring", "bring in your own, with the stack up"),
+        ('search "a quiet evening by the sea"', "find pictures and tracks by words, with the stack up"),
+    ):
+        console.print(f"  promenade {command:<42} {meaning}", markup=False)
+    console.print("(the command lies at .venv/bin/promenade)")
+    return status

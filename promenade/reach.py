@@ -1,0 +1,90 @@
+"""What a command reaches: the clients it needs, built for the stack it means.
+
+Three cases, told apart in one place: external parts named by the environment (PROMENADE_S3_ACCESS_KEY is set), a
+running embedded stack, or a data folder with nothing up, whose object store is then started for the time of the
+command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from infra.broker import Producer
+from infra.records import Records
+from promenade.settings import Settings
+from promenade.supervisor import StackError, borrowed_object_store, embedded_settings, stack_state
+from promenade.worker import connection_of, objects_of
+from schemas.failures import Passing
+
+
+def external() -> bool:
+    """True when the environment names external parts."""
+    return bool(os.environ.get("PROMENADE_S3_ACCESS_KEY"))
+
+
+def running_settings(data: Path) -> Settings:
+    """Settings of the parts that run.
+
+    Raises:
+        StackError: nothing runs in the data folder and no external parts are named.
+    """
+    if external():
+        return Settings(data=data)
+    state = stack_state(data.resolve())
+    if state is None or not state.alive:
+        raise StackError(
+            f"nothing runs in {data}: start it with `promenade up` (and --data where it is not this one)."
+        )
+    return embedded_settings(data)
+
+
+@contextlib.asynccontextmanager
+async def reading(data: Path, say: Callable[[str], None]) -> AsyncIterator[tuple[Settings, Records]]:
+    """Records to read from, whatever runs.
+
+    Raises:
+        StackError: there is nothing to read.
+        Passing: the store does not answer.
+    """
+    if external():
+        settings = Settings(data=data)
+        async with _records(settings) as records:
+            yield settings, records
+        return
+    async with borrowed_object_store(data, say=say) as settings, _records(settings) as records:
+        yield settings, records
+
+
+@contextlib.asynccontextmanager
+async def _records(settings: Settings) -> AsyncIterator[Records]:
+    objects = objects_of(settings)
+    try:
+        await objects.ping()
+        yield Records(objects)
+    finally:
+        objects.close()
+
+
+@contextlib.asynccontextmanager
+async def changing(data: Path) -> AsyncIterator[tuple[Settings, Records, Producer]]:
+    """Records and a producer, for commands that change something; the stack must run.
+
+    Raises:
+        StackError: nothing runs.
+        Passing: a part does not answer.
+    """
+    settings = running_settings(data)
+    async with _records(settings) as records:
+        producer = Producer(connection_of(settings))
+        try:
+            yield settings, records, producer
+        finally:
+            producer.close()
+
+
+def plain(trouble: Passing) -> str:
+    """Passing trouble as a sentence for the terminal."""
+    return f"the {trouble.part} is away: {trouble.reason}. `promenade status` tells how it stands."
