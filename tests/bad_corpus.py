@@ -90,12 +90,14 @@ def m4a(samples: NDArray[np.float32], rate: int = 44_100, *, film: bool = False,
         audio = container.add_stream("aac", rate=rate) if len(samples) else None
         if audio is not None:
             audio.layout = layout
-        for number in range(10 if video is not None else 0):
+        for number in range(10 if film else 0):
+            assert video is not None
             frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), number * 20, np.uint8), format="rgb24")
             container.mux(video.encode(frame))
         if video is not None:
             container.mux(video.encode(None))
         for start in range(0, len(samples), 1024) if audio is not None else ():
+            assert audio is not None
             block = np.ascontiguousarray(samples[start : start + 1024].T)
             sounding = av.AudioFrame.from_ndarray(block, format="fltp", layout=layout)
             sounding.rate, sounding.pts = rate, start

@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +35,14 @@ async def prepared(original: bytes | Path, limits: Limits | None = None) -> Prep
 
 
 def pixels(prepared: Prepared) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(prepared.rendition)).convert("RGB")).astype(int)
+    shown: np.ndarray = np.asarray(Image.open(io.BytesIO(prepared.rendition)).convert("RGB")).astype(int)
+    return shown
 
 
 def heard(prepared: Prepared) -> np.ndarray:
     samples, rate = soundfile.read(io.BytesIO(prepared.rendition), dtype="float32")
     assert rate == SAMPLE_RATE == sounds.RATE
-    return samples
+    return np.asarray(samples)
 
 
 def loudest_hertz(samples: np.ndarray) -> float:
@@ -101,7 +103,7 @@ async def test_channels_are_mixed_by_their_mean() -> None:
 
 
 async def test_profile_colours_become_srgb() -> None:
-    # The product of a Lab "profile" is refused elsewhere; here a real one: linear light, so mid grey is brighter.
+    # A profile of linear light: what it calls dark is brighter in sRGB.
     linear = _linear_profile()
     grey = Image.new("RGB", (64, 64), (55, 55, 55))
     result = await prepared(encoded(grey, "PNG", icc_profile=linear))
@@ -115,7 +117,7 @@ def _linear_profile() -> bytes:
     count = int.from_bytes(profile[128:132], "big")
     for number in range(count):
         entry = 132 + 12 * number
-        if profile[entry : entry + 4] in (b"rTRC", b"gTRC", b"bTRC"):
+        if bytes(profile[entry : entry + 4]) in (b"rTRC", b"gTRC", b"bTRC"):
             place = int.from_bytes(profile[entry + 4 : entry + 8], "big")
             profile[place : place + 12] = b"curv" + bytes(8)
             profile[entry + 8 : entry + 12] = (12).to_bytes(4, "big")
@@ -258,8 +260,6 @@ async def test_children_die_with_their_parent() -> None:
         "    await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"
     )
-    import sys
-
     parent = await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[1]
     )
