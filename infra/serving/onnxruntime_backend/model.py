@@ -4,8 +4,10 @@ No published wheel carries the server's own onnxruntime backend, so the embedded
 same repository folder is served unchanged by the real one in a container, where this file is never mounted.
 
 Several requests of one batch run together; if that run fails, each is run alone, so that one bad tensor fails its own
-request only. Parameters read from config.pbtxt, as the real backend does: intra_op_thread_count,
-inter_op_thread_count. What the models mean is left to those who call them.
+request only. Parameters read from config.pbtxt: intra_op_thread_count and inter_op_thread_count, as the real backend
+does, and rows_per_run (0, the default: all rows at once), which the real one ignores: a network with large inner
+tensors is run on few rows at a time, which takes less memory and, on a CPU, less time. What the models mean is left
+to those who call them.
 """
 
 from __future__ import annotations
@@ -83,6 +85,7 @@ class TritonPythonModel:
         self._inputs = [one["name"] for one in configuration["input"]]
         self._outputs = [one["name"] for one in configuration["output"]]
         self._batched = configuration["max_batch_size"] > 0
+        self._rows = int(parameters.get("rows_per_run", "0")) if self._batched else 0
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response a request."""
@@ -118,8 +121,16 @@ class TritonPythonModel:
         return responses
 
     def _run(self, inputs: dict[str, Any]) -> list[Any]:
-        answered: list[Any] = self._session.run(self._outputs, inputs)
-        return answered
+        count = len(inputs[self._inputs[0]])
+        step = self._rows or count
+        if count <= step:
+            answered: list[Any] = self._session.run(self._outputs, inputs)
+            return answered
+        runs = [
+            self._session.run(self._outputs, {name: value[start : start + step] for name, value in inputs.items()})
+            for start in range(0, count, step)
+        ]
+        return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
 
     def _alone(self, inputs: dict[str, Any]) -> list[Any] | str:
         try:
