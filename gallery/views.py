@@ -10,9 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from workers.pairing.chance import chance_of
 
 from infra.progress import progress_of
 from infra.records import DEFAULT_EXHIBITION, Records, media_key, version_text
@@ -23,6 +21,7 @@ from schemas.spaces import EMOTION_SPACES
 from workers.feelings import feeling_words
 from workers.index import emotion_vectors
 from workers.pair import read_state
+from workers.pairing.chance import chance_of
 from workers.pairing.similarity import measure_for
 
 SEEN = ConfigDict(frozen=True, extra="forbid")
