@@ -40,8 +40,9 @@ _PICTURE_CUES = (
     ("detail", ("texture", "detail"), 0.60, 0.18, 0.00, 0.45),
 )
 _TAG_WEIGHT = 0.35
-# What a word of the norms is on average, and its spread, both in [0,1] (Warriner et al. 2013, table 1, rescaled).
-_WORD_VALENCE, _WORD_AROUSAL = (0.51, 0.16), (0.40, 0.11)
+# What the name of a motif or an instrument is typically rated, and its spread, both in [0,1]: people like things and
+# music better than the average word (.51).
+_WORD_VALENCE, _WORD_AROUSAL = (0.60, 0.16), (0.40, 0.11)
 
 
 @dataclass(frozen=True)
