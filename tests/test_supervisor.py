@@ -241,7 +241,7 @@ def test_no_secret_is_on_a_command_line_or_in_a_log(undisturbed: Running) -> Non
     assert b"weed" in lines
     folder = undisturbed.settings.data
     texts = [lines, undisturbed.output.read_bytes()]
-    texts += [path.read_bytes() for path in [*(folder / "logs").iterdir(), folder / "run" / "undisturbed.json"]]
+    texts += [path.read_bytes() for path in [*(folder / "logs").iterdir(), folder / "run" / "stack.json"]]
     assert len(texts) >= 5
     for secret in secrets:
         assert not any(secret.encode() in text for text in texts)

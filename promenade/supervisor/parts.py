@@ -29,7 +29,7 @@ from minio.error import MinioException
 from infra.serving import triton
 from promenade.settings import LOOPBACK, Settings
 from promenade.supervisor.errors import PartFailed, StackError
-from promenade.supervisor.processes import base_environment, http_status
+from promenade.supervisor.processes import base_environment, http_get, http_status
 
 STORE: Final = "store"
 BROKER: Final = "broker"
@@ -161,6 +161,9 @@ class StorePart(Part):
             "-s3.port.lance=0",
             "-s3.iam=false",
             "-master.telemetry=false",
+            # The master learns all it needs from the volumes. With a state to resume it takes a few milliseconds
+            # longer to lead, the volumes' first heartbeat is often refused, and the next comes 5 s later.
+            "-master.resumeState=false",
             "-volume.preStopSeconds=0",
         ]
 
@@ -217,6 +220,10 @@ class StorePart(Part):
 
     async def ready(self) -> bool:
         if await http_status(self.settings.s3_port, "/healthz") != 200:
+            return False
+        # The S3 server answers before the volumes are known; until then every read and write fails.
+        topology = await http_get(self.ports()["master.port"], "/dir/status")
+        if topology is None or b'"DataNodes":[{' not in topology.replace(b" ", b"").replace(b"\n", b""):
             return False
         return await asyncio.to_thread(self._has_buckets)
 

@@ -220,13 +220,26 @@ def last_lines(path: Path, count: int = 8) -> str:
 
 async def http_status(port: int, path: str, timeout: float = 2.0) -> int | None:  # noqa: ASYNC109
     """Status code of GET `path` on a loopback port; None where nobody answers in `timeout` seconds."""
+    answer = await _http(port, path, timeout)
+    return answer[0] if answer is not None else None
+
+
+async def http_get(port: int, path: str, timeout: float = 2.0) -> bytes | None:  # noqa: ASYNC109
+    """Body of GET `path` on a loopback port; None where it does not answer 200 in `timeout` seconds."""
+    answer = await _http(port, path, timeout)
+    return answer[1] if answer is not None and answer[0] == 200 else None
+
+
+async def _http(port: int, path: str, timeout: float) -> tuple[int, bytes] | None:  # noqa: ASYNC109
     writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(timeout):
             reader, writer = await asyncio.open_connection(LOOPBACK, port)
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: {LOOPBACK}:{port}\r\nConnection: close\r\n\r\n".encode())
-            line = await reader.readline()
-        return int(line.split()[1])
+            writer.write(f"GET {path} HTTP/1.0\r\nHost: {LOOPBACK}:{port}\r\nConnection: close\r\n\r\n".encode())
+            head, _, body = (await reader.read(65536)).partition(b"\r\n\r\n")
+            while head and (more := await reader.read(65536)):
+                body += more
+        return int(head.split()[1]), body
     except (OSError, TimeoutError, IndexError, ValueError):
         return None
     finally:
