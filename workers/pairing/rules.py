@@ -12,7 +12,7 @@ works around.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final, Generic, Literal, Self, TypeVar
 
@@ -26,9 +26,9 @@ from workers.pairing.similarity import Floats, Measure, Units, as_similarity, as
 Pairs = dict[str, tuple[str, float]]
 """Artwork id -> (track id, similarity)."""
 
-_FREE: Final = np.iinfo(np.int64).min
+FREE: Final = np.iinfo(np.int64).min
 """`held` of an open item without a partner: every similarity is better."""
-_CLOSED: Final = np.iinfo(np.int64).max
+CLOSED: Final = np.iinfo(np.int64).max
 """`held` of an empty slot or a pinned item: no similarity is better."""
 _CHECKED_WHOLLY: Final = 4_000_000
 """Up to this many cross pairs a restored pairing is checked wholly, above it by sampled items."""
@@ -96,7 +96,7 @@ class Side:
         if self.used:
             vectors[: self.used] = self._vectors[: self.used]
         self._vectors = vectors
-        for name, empty in (("_partner", -1), ("_held", _CLOSED), ("_sequence", 0), ("_price", 0)):
+        for name, empty in (("_partner", -1), ("_held", CLOSED), ("_sequence", 0), ("_price", 0)):
             grown = np.full(capacity, empty, dtype=np.int64)
             grown[: self.used] = getattr(self, name)[: self.used]
             setattr(self, name, grown)
@@ -114,7 +114,7 @@ class Side:
         self.names[slot] = identity
         self._vectors[slot] = vector
         self._partner[slot] = -1
-        self._held[slot] = _FREE
+        self._held[slot] = FREE
         self._sequence[slot] = sequence
         self._price[slot] = 0
         return slot
@@ -124,7 +124,7 @@ class Side:
         del self.slot_of[self.names[slot]]
         self.names[slot] = ""
         self._partner[slot] = -1
-        self._held[slot] = _CLOSED
+        self._held[slot] = CLOSED
         self._price[slot] = 0
         self._spare.append(slot)
 
@@ -239,9 +239,9 @@ class Rule(ABC):
         if artwork in left.slot_of and track in right.slot_of:
             one, two = left.slot_of[artwork], right.slot_of[track]
             self._part(left, one, "unpinned")
-            left.held[one] = right.held[two] = _CLOSED
+            left.held[one] = right.held[two] = CLOSED
             for side, slot, identity in ((left, one, artwork), (right, two, track)):
-                side.held[slot] = _FREE
+                side.held[slot] = FREE
                 self._enter(side, slot, f"formed after {identity} was unpinned")
         return self._changes()
 
@@ -383,9 +383,9 @@ class Rule(ABC):
     def _depart(self, side: Side, slot: int, why: str) -> None:
         other = self._other(side)
         partner = int(side.partner[slot])
-        if side.held[slot] == _CLOSED and partner >= 0:  # a pinned pair: the other one is the rule's again
+        if side.held[slot] == CLOSED and partner >= 0:  # a pinned pair: the other one is the rule's again
             self._part(side, slot, why)
-            side.held[slot], other.held[partner] = _CLOSED, _FREE
+            side.held[slot], other.held[partner] = CLOSED, FREE
             self._enter(other, partner, f"formed after {side.names[slot]} left")
         else:
             self._exit(side, slot, why)
@@ -397,7 +397,8 @@ class Rule(ABC):
         one, two = left.slot_of[artwork], right.slot_of[track]
         if left.partner[one] != two:
             self._pair(left, one, two, "pinned")
-        left.held[one] = right.held[two] = _CLOSED
+        left.held[one] = right.held[two] = CLOSED
+        left.price[one] = right.price[two] = 0
 
     def _set_pins(self, pins: Iterable[tuple[str, str]]) -> None:
         for artwork, track in pins:
@@ -422,8 +423,8 @@ class Rule(ABC):
             if artwork in left.slot_of and track in right.slot_of:
                 if left.partner[left.slot_of[artwork]] != right.slot_of[track]:
                     return False
-                left.held[left.slot_of[artwork]] = right.held[right.slot_of[track]] = _CLOSED
-        open_units = left.held[(left.held != _CLOSED) & (left.held != _FREE)]
+                left.held[left.slot_of[artwork]] = right.held[right.slot_of[track]] = CLOSED
+        open_units = left.held[(left.held != CLOSED) & (left.held != FREE)]
         return not len(open_units) or bool(open_units.min() >= self._floor_units)
 
     def _units(self, side: Side, slot: int, target: int) -> int:
@@ -447,8 +448,8 @@ class Rule(ABC):
         target = int(side.partner[slot])
         if target >= 0:
             self._note(side, slot, target, "parted", self._units(side, slot, target), why)
-            other.partner[target], other.held[target] = -1, _FREE
-        side.partner[slot], side.held[slot] = -1, _FREE
+            other.partner[target], other.held[target] = -1, FREE
+        side.partner[slot], side.held[slot] = -1, FREE
         return target
 
     def _note(
@@ -527,7 +528,7 @@ class ProposingRule(Rule):
 
     def _exit(self, side: Side, slot: int, why: str) -> None:
         target = self._part(side, slot, why)
-        side.held[slot] = _CLOSED
+        side.held[slot] = CLOSED
         if target >= 0:
             self._enter(self._other(side), target, f"formed after {self._other(side).names[target]} came free")
 
@@ -536,7 +537,7 @@ class ProposingRule(Rule):
         sizes = [len(side.slot_of) for side in self._sides.values()]
         wholly = sizes[0] * sizes[1] <= _CHECKED_WHOLLY
         for side in (self._sides[Kind.ARTWORK],) if wholly else self._sides.values():
-            slots = np.flatnonzero(side.held != _CLOSED)
+            slots = np.flatnonzero(side.held != CLOSED)
             if not wholly:
                 slots = generator.choice(slots, size=min(_SAMPLED, len(slots)), replace=False)
             for slot in slots:
@@ -604,10 +605,10 @@ def batch_stable(
     All pins whose two items are present, then all other pairs sorted by (similarity falling, artwork id, track
     id) and taken greedily. O(n m log(n m)) time and 32 bytes for each of the n m pairs.
     """
-    pairs, left, right = _pinned_first(artworks, tracks, measure, pins)
+    pairs, left, right = pinned_first(artworks, tracks, measure, pins)
     if not left or not right:
         return pairs
-    units = _matrix(artworks, tracks, left, right, measure)
+    units = matrix_of(artworks, tracks, left, right, measure)
     # A stable sort keeps row-major order among ties, and rows and columns are in the order of the ids.
     order = np.argsort(-units, axis=None, kind="stable")
     rows, columns = np.divmod(order, len(right))
@@ -623,7 +624,7 @@ def batch_stable(
     return pairs
 
 
-def _pinned_first(
+def pinned_first(
     artworks: Mapping[str, ArrayLike],
     tracks: Mapping[str, ArrayLike],
     measure: Measure,
@@ -633,22 +634,20 @@ def _pinned_first(
     pairs: Pairs = {}
     for artwork, track in pins:
         if artwork in artworks and track in tracks:
-            units = _matrix(artworks, tracks, [artwork], [track], measure)
+            units = matrix_of(artworks, tracks, [artwork], [track], measure)
             pairs[artwork] = track, as_similarity(units[0, 0])
     taken = {track for track, _ in pairs.values()}
     return pairs, sorted(set(artworks) - set(pairs)), sorted(set(tracks) - taken)
 
 
-def _matrix(
+def matrix_of(
     artworks: Mapping[str, ArrayLike],
     tracks: Mapping[str, ArrayLike],
     left: list[str],
     right: list[str],
     measure: Measure,
 ) -> Units:
-    prepare: Callable[[list[ArrayLike]], Floats] = lambda rows: measure.prepare(np.asarray(rows, dtype=np.float64))  # noqa: E731
-    return measure.matrix(prepare([artworks[name] for name in left]), prepare([tracks[name] for name in right]))
+    def prepared(names: list[str], vectors: Mapping[str, ArrayLike]) -> Floats:
+        return measure.prepare(np.asarray([vectors[name] for name in names], dtype=np.float64))
 
-
-RULES: Final[dict[str, type[Rule]]] = {StableRule.name: StableRule}
-"""Rules by the name that an exhibition's settings use."""
+    return measure.matrix(prepared(left, artworks), prepared(right, tracks))

@@ -1,0 +1,103 @@
+"""The rule `greedy`, CMEAN's text (section on pairing): tracks choose in their order of arrival.
+
+Each track takes the most similar picture that is still free; both leave the pool. "Arrival" is the sequence
+number of the record, not the moment of processing, so the pairing of a set of items is always the same. It is
+the one stable matching in which every picture prefers the earlier track, so displacement keeps it exact: a late
+message about an early track takes its picture back from later ones, and these choose again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from schemas.media import Kind
+from workers.pairing.rules import CLOSED, FREE, Pairs, ProposingRule, Side, matrix_of, pinned_first
+from workers.pairing.similarity import Measure, Units, as_similarity, as_units
+
+
+class GreedyRule(ProposingRule):
+    """Tracks in order of (sequence, id) each take the best free picture (ties: the smaller picture id).
+
+    Cost of an arrival or departure: one row of similarities for each item that is displaced. A track that is
+    placed before all others may displace as many as there are; one that comes last displaces nobody.
+    """
+
+    name = "greedy"
+
+    def _best(self, side: Side, slot: int, row: Units) -> int:
+        other = self._other(side)
+        wanting = other.held != CLOSED
+        if self.floor is not None:
+            wanting &= row >= self._floor_units
+        if side.kind is Kind.TRACK:
+            # A picture takes the earlier track; its present one is looked up by slot.
+            present = side.sequence[np.maximum(other.partner, 0)]
+            mine = side.sequence[slot]
+            wanting &= (other.held == FREE) | (present >= mine)
+            candidates = np.flatnonzero(wanting)
+            later = other.held[candidates] == FREE
+            later |= present[candidates] > mine
+            unsure = np.flatnonzero(~later)  # the same sequence: the smaller id is the earlier track
+            later[unsure] = [side.names[slot] < side.names[other.partner[target]] for target in candidates[unsure]]
+            candidates = candidates[later]
+            if not len(candidates):
+                return -1
+            units = row[candidates]
+            best: list[int] = candidates[units == units.max()].tolist()
+            return min(best, key=other.names.__getitem__)
+        # A track takes the more similar picture, at equal similarity the smaller id.
+        held = other.held
+        candidates = np.flatnonzero(wanting & (row >= held))
+        better = row[candidates] > held[candidates]
+        unsure = np.flatnonzero(~better)
+        better[unsure] = [side.names[slot] < side.names[other.partner[target]] for target in candidates[unsure]]
+        candidates = candidates[better]
+        if not len(candidates):
+            return -1
+        sequences = other.sequence[candidates]
+        first: list[int] = candidates[sequences == sequences.min()].tolist()
+        return min(first, key=other.names.__getitem__)
+
+    def _likes_more(self, side: Side, slot: int, target: int, row: Units) -> bool:
+        other = self._other(side)
+        present = int(side.partner[slot])
+        if present < 0:
+            return True
+        if side.kind is Kind.TRACK:
+            return (-int(row[target]), other.names[target]) < (-int(side.held[slot]), other.names[present])
+        return (int(other.sequence[target]), other.names[target]) < (
+            int(other.sequence[present]),
+            other.names[present],
+        )
+
+
+def batch_greedy(
+    artworks: Mapping[str, ArrayLike],
+    tracks: Mapping[str, ArrayLike],
+    measure: Measure,
+    *,
+    sequences: Mapping[str, int] | None = None,
+    floor: float | None = None,
+    pins: Iterable[tuple[str, str]] = (),
+) -> Pairs:
+    """The definition of `greedy`, word by word: the reference for `GreedyRule`.
+
+    `sequences` gives the order of arrival of tracks by id (default: all equal, so by id).
+    """
+    pairs, left, right = pinned_first(artworks, tracks, measure, pins)
+    if not left or not right:
+        return pairs
+    order = sequences or {}
+    right.sort(key=lambda name: (order.get(name, 0), name))
+    units = matrix_of(artworks, tracks, left, right, measure)
+    lowest = measure.lowest if floor is None else as_units(floor)
+    never = np.iinfo(np.int64).min
+    for column, track in enumerate(right):
+        row = int(units[:, column].argmax())  # the first of the largest: rows are in the order of the ids
+        if units[row, column] >= lowest and units[row, column] != never:
+            pairs[left[row]] = track, as_similarity(units[row, column])
+            units[row, :] = never
+    return pairs
