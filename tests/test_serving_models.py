@@ -174,7 +174,7 @@ def test_matching_refuses_impossible_numbers(
         )
 
 
-INNER = {
+INNER: dict[str, tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]] = {
     "efficientnet_lite0": ({"pixels": (3, 224, 224)}, {"probs": (1000,), "embedding": (1280,)}),
     "musicnn_mtt": ({"spectrogram": (187, 96)}, {"tags": (50,), "embedding": (200,)}),
     "musicnn_msd": ({"spectrogram": (187, 96)}, {"tags": (50,), "embedding": (200,)}),
