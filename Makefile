@@ -1,0 +1,67 @@
+# Two commands: `make demo` runs the main job from nothing, `make test` passes the tests. Both set up what they need.
+# Everything is installed into this folder: .venv (the product) and .serving (the embedded model server).
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PROMENADE = .venv/bin/promenade
+QUIET_PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
+DATA ?= promenade-data
+
+.PHONY: demo test setup models check bench soak clean
+
+## The main job: set up, start the embedded stack, bring in the samples, show the pairs.
+demo: setup
+	$(PROMENADE) demo --data $(DATA)
+
+## The tests.
+test: setup .venv/.development
+	.venv/bin/python -m pytest $(PYTEST_OPTIONS) -m "not soak" tests
+
+## Style and types.
+check: .venv/.development
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+## The long forms: repeated kills and long outages.
+soak: setup .venv/.development
+	.venv/bin/python -m pytest -m soak tests
+
+## Ratios against named baselines, written to docs/reports.
+bench: setup .venv/.development
+	.venv/bin/python -m benchmarks.pipeline
+
+setup: .venv/.default models
+
+models: .serving/.made
+	@.serving/bin/python -m edge_models.build --repository model_repository/edge
+
+.venv/.python:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo "Promenade needs Python 3.11 (found: $$($(PYTHON) --version 2>&1)). Install it, or say: make demo PYTHON=/path/to/python3.11"; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "This Python cannot make virtual environments. On Debian or Ubuntu: apt-get install python3.11-venv (or python3-venv)"; exit 1; }
+	@"$(PYTHON)" -m venv .venv
+	@touch $@
+
+.venv/.default: .venv/.python locks/default.txt pyproject.toml
+	@echo "installing Promenade into .venv (the first time this takes a minute)"
+	@$(QUIET_PIP) .venv/bin/pip install -q --require-hashes -r locks/default.txt
+	@$(QUIET_PIP) .venv/bin/pip install -q --no-deps -e .
+	@touch $@
+
+.venv/.development: .venv/.default locks/development.txt
+	@echo "installing what the tests need into .venv"
+	@$(QUIET_PIP) .venv/bin/pip install -q --require-hashes -r locks/development.txt
+	@$(QUIET_PIP) .venv/bin/pip install -q --no-deps -e infra/serving/edge_models
+	@touch $@
+
+.serving/.made: .venv/.python locks/serving.txt locks/triton.txt infra/serving/edge_models/pyproject.toml
+	@echo "installing the model server into .serving (the first time this takes a minute or two)"
+	@"$(PYTHON)" -m venv .serving
+	@$(QUIET_PIP) .serving/bin/pip install -q --require-hashes -r locks/serving.txt
+	@$(QUIET_PIP) .serving/bin/pip install -q --no-deps --require-hashes -r locks/triton.txt
+	@$(QUIET_PIP) .serving/bin/pip install -q --no-deps -e infra/serving/edge_models
+	@touch $@
+
+clean:
+	rm -rf .venv .serving build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
