@@ -113,6 +113,9 @@ class Inference:
         if "invalid: " in message:
             MODEL_FAILURES.labels(model, "lasting").inc()
             return Lasting(f"the model {model} refuses it: {message.split('invalid: ', 1)[1].strip()}")
+        if "unavailable: " in message:
+            MODEL_FAILURES.labels(model, "passing").inc()
+            return Passing(PART, f"the model {model} waits for one that it calls")
         if any(sign in lowered for sign in _DEAD_STUB):
             MODEL_FAILURES.labels(model, "passing").inc()
             return Passing(PART, f"the process of model {model} died and is being restarted", suspect=True)

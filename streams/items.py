@@ -21,9 +21,11 @@ from infra.objects import NotFound
 from infra.records import ItemState, Records, result_key
 from schemas.events import EVENT_OF_STAGE, DeadLettered, Event, ItemEvent, decode, new_trace
 from schemas.failures import Lasting, Passing
+from schemas.media import Kind
 from schemas.records import DeadLetter, Provenance, Result, Stage, inputs_digest, now
 from streams.runner import STRIKES, Delivery
 from workers.contract import Job, Outcome, StageWork, Tools
+from workers.models import Models
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +90,7 @@ class ItemHandler:
 
     async def load_marks(self) -> None:
         """Read what earlier workers left in hand when they died; their items are handled alone from now on."""
-        for key, items in (await self._records.open_attempts(self.stage.stage)).items():
+        for key, (items, _) in (await self._records.open_attempts(self.stage.stage)).items():
             self._marks[key] = set(items)
             for item in items:
                 self._strikes[item] = self._strikes.get(item, 0) + (len(items) == 1)
@@ -98,8 +100,15 @@ class ItemHandler:
         return delivery.key in self._strikes
 
     async def probe(self) -> None:
-        """A lone suspect is tried again only after a short rest; the next call itself shows if the model is back."""
-        await asyncio.sleep(1)
+        """Raise `Passing` until every model of this stage answers again.
+
+        A suspect is tried again only then: otherwise the calls made while the model's process is being brought
+        back would count as further deaths, and an innocent item would be set aside.
+        """
+        models = Models(self._tools.inference, self._tools.profile)
+        for kind in Kind:
+            for capability in self.stage.capabilities(kind):
+                await models.answers(capability)
 
     # -- one batch -----------------------------------------------------------------------------------------
 
@@ -132,6 +141,19 @@ class ItemHandler:
 
     async def _look_up(self, delivery: Delivery, event: ItemEvent) -> _Ticket | None:
         """Load what the stage needs; None when there is nothing to do for this event."""
+        try:
+            return await self._looked_up(delivery, event)
+        except (NotFound, Lasting) as error:
+            await self._broken(event, error)
+            return None
+
+    async def _broken(self, event: ItemEvent, error: NotFound | Lasting) -> None:
+        """A part of the record cannot be read: a takedown removed it just now, or other hands harmed it."""
+        if isinstance(error, NotFound):
+            error = Lasting(f"a part of the record is missing: {error}.", "Ingest the file again.")
+        await self._fail(event, error)
+
+    async def _looked_up(self, delivery: Delivery, event: ItemEvent) -> _Ticket | None:
         state = await self._records.state(event.item)
         stage = self.stage.stage
         version = (event.generation, event.revision)
@@ -172,26 +194,17 @@ class ItemHandler:
             await self._clear_suspicion(event.item)
             return None
         ticket = _Ticket(delivery, event, state)
-        try:
-            revision = await self._records.revision(event.item, version)
-            needs: dict[Stage, Result] = {}
-            for need in self.stage.needs:
-                found = await self._records.newest_result(state, need)
-                if found is None:
-                    raise Lasting(
-                        f"the record has no {need.value} result for this revision.",
-                        "`promenade reconcile` announces it again from there.",
-                    )
-                needs[need] = found
-            ticket.job = Job(
-                revision, needs, load_rendition=lambda: self._load_rendition(event.item, event.generation)
-            )
-        except NotFound as error:
-            await self._fail(event, Lasting(f"a part of the record is missing: {error}.", "Ingest the file again."))
-            return None
-        except Lasting as failure:
-            await self._fail(event, failure)
-            return None
+        revision = await self._records.revision(event.item, version)
+        needs: dict[Stage, Result] = {}
+        for need in self.stage.needs:
+            found = await self._records.newest_result(state, need)
+            if found is None:
+                raise Lasting(
+                    f"the record has no {need.value} result for this revision.",
+                    "`promenade reconcile` announces it again from there.",
+                )
+            needs[need] = found
+        ticket.job = Job(revision, needs, load_rendition=lambda: self._load_rendition(event.item, event.generation))
         ticket.digest = self.digest(ticket.job)
         known = state.results.get((version, stage), {})
         if ticket.digest in known:
@@ -268,7 +281,12 @@ class ItemHandler:
             ),
             body=outcome,
         )
-        await self._write(ticket, result)
+        try:
+            await self._write(ticket, result)
+        except (NotFound, Lasting) as error:
+            # Somebody else's answer was there first, and then it was taken down or harmed.
+            await self._broken(ticket.event, error)
+            return
         STAGE_EVENTS.labels(stage.value, "done").inc()
 
     async def _write(self, ticket: _Ticket, result: Result) -> None:
@@ -299,7 +317,11 @@ class ItemHandler:
                     "result": ticket.key,
                 }
             )
-            return [successor, *await self._more(ticket.result, event)]
+            try:
+                return [successor, *await self._more(ticket.result, event)]
+            except (NotFound, Lasting) as error:
+                await self._broken(event, error)
+                return []
 
         found = await asyncio.gather(*map(one, tickets))
         await self._publish([event for events in found for event in events])

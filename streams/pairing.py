@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from infra.metrics import PAIR_SIMILARITY, PAIRS, STAGE_EVENTS
+from infra.objects import NotFound
 from infra.records import Records, pairing_revision_key, version_text
-from schemas.events import PairingChanged, PairingCommand, decode, new_trace
+from schemas.events import PairingChanged, PairingCommand, decode
 from schemas.failures import Lasting
 from schemas.records import ExhibitionSettings, Stage
 from streams.items import Publish, unreadable
@@ -43,8 +45,12 @@ class RecordMembers:
             state = await self._records.state(item)
             if not state.alive or state.latest is None or state.done(Stage.INDEX) is None:
                 return None
-            revision = await self._records.revision(item, state.latest)
-            score = await self._records.newest_result(state, Stage.SCORE)
+            try:
+                revision = await self._records.revision(item, state.latest)
+                score = await self._records.newest_result(state, Stage.SCORE)
+            except NotFound:
+                # A takedown went by between the listing and the reading.
+                return None
             if score is None or not wants(settings, revision.collections):
                 return None
             vector = emotion_vectors(score)[settings.space]
@@ -58,6 +64,14 @@ class RecordMembers:
         return found
 
 
+@dataclass(slots=True)
+class _Agent:
+    """An exhibition in hand, and the last of its revisions that the broker was told of."""
+
+    pairing: ExhibitionPairing
+    announced: int = 0
+
+
 class PairHandler:
     """Runs the agents of the exhibitions whose partitions this process holds.
 
@@ -69,7 +83,7 @@ class PairHandler:
     def __init__(self, records: Records, publish: Publish) -> None:
         self._records = records
         self._publish = publish
-        self._agents: dict[str, ExhibitionPairing] = {}
+        self._agents: dict[str, _Agent] = {}
 
     def partitions_moved(self) -> None:
         """Somebody else may have written meanwhile: read every exhibition anew at its next command."""
@@ -102,30 +116,40 @@ class PairHandler:
         if agent is None:
             STAGE_EVENTS.labels(Stage.PAIR.value, "dropped").inc(len(commands))
             return
-        revision = await agent.refresh([command.item for command in commands])
+        # An earlier try may have written a revision and then found the broker away.
+        await self._announce(agent, commands[-1].trace)
+        revision = await agent.pairing.refresh([command.item for command in commands])
         outcome = "repeated" if revision is None else "done"
         STAGE_EVENTS.labels(Stage.PAIR.value, outcome).inc(len(commands))
-        if revision is not None:
-            await self._announce(name, revision.number, commands[-1].trace)
-            self._measure(agent)
+        await self._announce(agent, commands[-1].trace)
 
-    async def _agent(self, name: str) -> ExhibitionPairing | None:
+    async def _agent(self, name: str) -> _Agent | None:
         agent = self._agents.get(name)
         if agent is None:
             settings = next((each for each in await self._records.exhibitions() if each.name == name), None)
             if settings is None:
                 log.warning("pair: no exhibition is called %r; its commands are dropped", name)
                 return None
-            agent = self._agents[name] = ExhibitionPairing(settings, self._records, RecordMembers(self._records))
-        taken = await agent.take_over()
+            agent = self._agents[name] = _Agent(
+                ExhibitionPairing(settings, self._records, RecordMembers(self._records))
+            )
+        taken = await agent.pairing.take_over()
         if taken is not None:
-            await self._announce(name, taken.number, new_trace())
-            self._measure(agent)
+            # The last revision of the owner before may never have been announced: it died, or the broker was away.
+            agent.announced = max(0, taken.number - 2)
         return agent
 
-    async def _announce(self, name: str, number: int, trace: str) -> None:
-        result = pairing_revision_key(name, number)
-        await self._publish([PairingChanged(trace=trace, exhibition=name, number=number, result=result)])
+    async def _announce(self, agent: _Agent, trace: str) -> None:
+        """Publish what was written since the last announcement; nothing when there is nothing new."""
+        name, last = agent.pairing.settings.name, agent.pairing.state.number
+        events = [
+            PairingChanged(trace=trace, exhibition=name, number=number, result=pairing_revision_key(name, number))
+            for number in range(agent.announced + 1, last + 1)
+        ]
+        if events:
+            await self._publish(events)
+            agent.announced = last
+            self._measure(agent.pairing)
 
     @staticmethod
     def _measure(agent: ExhibitionPairing) -> None:

@@ -45,6 +45,10 @@ FIRST_WAIT: Final = 0.25
 LONGEST_WAIT: Final = 5.0
 """Seconds. Long enough to leave a starting part alone, short enough that nobody waits long after it is back."""
 
+STRIKE_WAIT: Final = 5.0
+"""Seconds after a strike: the model server says "ready" while a model's process is dead, and the supervisor needs a
+few seconds to bring it back; a quicker second try would blame the item for the same death again."""
+
 
 class Interrupted(Exception):
     """The wait ended because the process stops or its partitions moved; the batch goes back unacknowledged."""
@@ -87,10 +91,6 @@ class Handler(Protocol):
 
     async def set_aside(self, delivery: Delivery, failure: Lasting) -> None:
         """Give the delivery up: write its dead letter and announce that."""
-        ...
-
-    async def probe(self) -> None:
-        """Raise `Passing` while a part that the work needs is away."""
         ...
 
     def alone(self, delivery: Delivery) -> bool:
@@ -190,7 +190,8 @@ class StageRunner:
             return 0.0
         moment, clock = now(), time.monotonic()
         return max(
-            (moment - each.happened).total_seconds() if each.happened else clock - each.taken
+            # A clock elsewhere may run ahead of ours; nothing is younger than just now.
+            max(0.0, (moment - each.happened).total_seconds()) if each.happened else clock - each.taken
             for each in self._in_hand.values()
         )
 
@@ -212,7 +213,7 @@ class StageRunner:
             STAGE_BATCH.labels(self.name).observe(len(batch))
             try:
                 with STAGE_SECONDS.labels(self.name).time():
-                    await self._carry_out(number, batch)
+                    await self._carry_out(number, batch, self._epoch)
             except Interrupted:
                 log.info("%s: %d events go back unacknowledged", self.name, len(batch))
             except asyncio.CancelledError:
@@ -262,8 +263,7 @@ class StageRunner:
             self._room.release()
         STAGE_IN_FLIGHT.labels(self.name).set(len(self._in_hand))
 
-    async def _carry_out(self, number: int, batch: Sequence[Delivery]) -> None:
-        epoch = self._epoch
+    async def _carry_out(self, number: int, batch: Sequence[Delivery], epoch: int) -> None:
         wait = FIRST_WAIT
         strikes = 0
         while True:
@@ -275,16 +275,14 @@ class StageRunner:
                     if len(batch) > 1:
                         # Somebody in here may kill the model: find out one by one.
                         for delivery in batch:
-                            await self._carry_out(number, [delivery])
+                            await self._carry_out(number, [delivery], epoch)
                         return
                     strikes += 1
                     if strikes >= STRIKES:
-                        await self._give_up(number, batch[0], trouble)
+                        await self._give_up(number, batch[0], trouble, epoch)
                         return
-                await self._pause(number, trouble, wait, epoch)
+                await self._pause(number, trouble, STRIKE_WAIT * strikes if trouble.suspect else wait, epoch)
                 wait = min(wait * 2, LONGEST_WAIT)
-                if trouble.suspect:
-                    await self._until_healthy(number, epoch)
                 continue
             break
         self.waiting.pop(number, None)
@@ -293,7 +291,7 @@ class StageRunner:
         for delivery in batch:
             await delivery.acknowledge()
 
-    async def _give_up(self, number: int, delivery: Delivery, trouble: Passing) -> None:
+    async def _give_up(self, number: int, delivery: Delivery, trouble: Passing, epoch: int) -> None:
         failure = Lasting(
             f"working on it ended the model's process {STRIKES} times ({trouble.reason}).",
             "Look at the file and at the model server's log; retry after mending either.",
@@ -305,17 +303,7 @@ class StageRunner:
                 await delivery.acknowledge()
                 return
             except Passing as away:
-                await self._pause(number, away, wait, self._epoch)
-                wait = min(wait * 2, LONGEST_WAIT)
-
-    async def _until_healthy(self, number: int, epoch: int) -> None:
-        wait = FIRST_WAIT
-        while True:
-            try:
-                await self._handler.probe()
-                return
-            except Passing as trouble:
-                await self._pause(number, trouble, wait, epoch)
+                await self._pause(number, away, wait, epoch)
                 wait = min(wait * 2, LONGEST_WAIT)
 
     async def _pause(self, number: int, trouble: Passing, seconds: float, epoch: int) -> None:

@@ -267,7 +267,7 @@ class Reconciler:
         for stage in ITEM_STAGES:
             idle = self._idle_seconds(alive, stage, moment)
             for state in alive:
-                if next_stage(state) is not stage or not state.memberships:
+                if next_stage(state) is not stage:
                     continue
                 if not at_once and (idle < self._patience / 5 or not self._due(state, stage, moment, clock)):
                     continue
@@ -277,6 +277,7 @@ class Reconciler:
                     counts[stage.value] = counts.get(stage.value, 0) + 1
         events += await self._pairing(alive, counts, moment, at_once)
         events += await self._leftovers(states, counts)
+        await self._old_marks(states, moment)
         for name, number in counts.items():
             REANNOUNCED.labels(name).inc(number)
             log.info("reconcile: announced %d items again for %s", number, name)
@@ -354,6 +355,23 @@ class Reconciler:
                 events.append(Withdrawn(trace=new_trace(), item=state.item, generation=state.buried))
                 counts[WITHDRAW] = counts.get(WITHDRAW, 0) + 1
         return events
+
+    async def _old_marks(self, states: Sequence[ItemState], moment: datetime) -> None:
+        """Marks of workers that died, where other workers have long brought every item of them further."""
+        known = {state.item: state for state in states}
+        gone: list[str] = []
+        for stage in ITEM_STAGES:
+            for key, (items, written) in (await self._records.open_attempts(stage)).items():
+                finished = all(
+                    item not in known
+                    or not known[item].alive
+                    or known[item].done(stage) is not None
+                    or known[item].failed(stage.value) is not None
+                    for item in items
+                )
+                if finished and (moment - written).total_seconds() >= self._patience:
+                    gone.append(key)
+        await self._records.objects.delete(gone)
 
 
 # -- rebuilding the index ----------------------------------------------------------------------------------
