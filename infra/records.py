@@ -347,7 +347,7 @@ class Records:
     # -- dead letters --------------------------------------------------------------------------------------
 
     async def set_aside(self, letter: DeadLetter) -> str:
-        """Write a dead letter of an item, counting the attempts; its key."""
+        """Write a dead letter of an item, in the place of an earlier one of the same stage; its key."""
         key = dead_key(letter.item, (letter.generation, letter.revision), letter.stage)
         await self.objects.put(key, letter.model_dump_json().encode(), "application/json")
         return key
@@ -389,12 +389,12 @@ class Records:
         """The batch ended without harm."""
         await self.objects.delete([f"attempts/{stage.value}/{name}.json"])
 
-    async def open_attempts(self, stage: Stage) -> dict[str, list[str]]:
-        """Marks that nobody cleared: key -> items. A worker at work has one; a dead one left one."""
-        keys = [info.key for info in await self.objects.list(f"attempts/{stage.value}/")]
+    async def open_attempts(self, stage: Stage) -> dict[str, tuple[list[str], datetime]]:
+        """Marks that nobody cleared: key -> items, when written. A worker at work has one; a dead one left one."""
+        written = {info.key: info.modified for info in await self.objects.list(f"attempts/{stage.value}/")}
         return {
-            key: content.decode().splitlines()
-            async for key, content in self.objects.get_many(keys)
+            key: (content.decode().splitlines(), written[key])
+            async for key, content in self.objects.get_many(list(written))
             if content is not None
         }
 
@@ -433,11 +433,14 @@ class Records:
 
     async def pairing_snapshot(self, exhibition: str) -> PairingSnapshot | None:
         """The newest snapshot, or None."""
-        listing = await self.objects.list(f"exhibitions/{exhibition}/snapshots/")
-        if not listing:
-            return None
-        key = listing[-1].key
-        return self._read(key, await self.objects.get(key), PairingSnapshot)
+        while listing := await self.objects.list(f"exhibitions/{exhibition}/snapshots/"):
+            key = listing[-1].key
+            try:
+                return self._read(key, await self.objects.get(key), PairingSnapshot)
+            except NotFound:
+                # The owner wrote a newer one just now and removed this one.
+                continue
+        return None
 
     async def put_pairing_snapshot(self, snapshot: PairingSnapshot) -> None:
         """Write a snapshot and remove the ones before it."""

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schemas.failures import Lasting
 from schemas.media import ItemId
@@ -20,6 +19,9 @@ from schemas.records import Stage, now
 
 MAXIMUM_EVENT_BYTES: Final = 64 * 1024
 TOPIC_PREFIX: Final = "promenade."
+
+HIGHEST_NUMBER: Final = 999_999
+"""Highest generation or revision: keys of the object store give each six digits, so that they sort as numbers do."""
 
 
 def new_trace() -> str:
@@ -35,7 +37,7 @@ class Event(BaseModel):
 
     schema_version: Literal[1] = 1
     trace: str = Field(pattern=r"^[0-9a-f]{32}$")
-    happened: datetime = Field(default_factory=now)
+    happened: AwareDatetime = Field(default_factory=now)
 
     def key(self) -> str:
         """The key by which the broker orders events."""
@@ -46,8 +48,8 @@ class ItemEvent(Event):
     """Something happened to one revision of one item."""
 
     item: ItemId
-    generation: int = Field(ge=0)
-    revision: int = Field(ge=1)
+    generation: int = Field(ge=0, le=HIGHEST_NUMBER)
+    revision: int = Field(ge=1, le=HIGHEST_NUMBER)
 
     def key(self) -> str:
         """Events of one item stay in order: keyed by the item's id."""
@@ -101,8 +103,8 @@ class PairingCommand(Event):
     exhibition: str = Field(max_length=63)
     what: Literal["item-ready", "item-left"]
     item: ItemId
-    generation: int = Field(ge=0)
-    revision: int = Field(ge=1)
+    generation: int = Field(ge=0, le=HIGHEST_NUMBER)
+    revision: int = Field(ge=1, le=HIGHEST_NUMBER)
 
     def key(self) -> str:
         """Keyed by exhibition."""
@@ -115,7 +117,7 @@ class PairingChanged(Event):
     topic: ClassVar[str] = TOPIC_PREFIX + "pairing-changed"
     type: Literal["pairing-changed"] = "pairing-changed"
     exhibition: str = Field(max_length=63)
-    number: int = Field(ge=1)
+    number: int = Field(ge=1, le=10**12 - 1)
     result: str = Field(max_length=1024)
 
     def key(self) -> str:
@@ -143,7 +145,7 @@ class Withdrawn(Event):
     topic: ClassVar[str] = TOPIC_PREFIX + "withdrawn"
     type: Literal["withdrawn"] = "withdrawn"
     item: ItemId
-    generation: int = Field(ge=0)
+    generation: int = Field(ge=0, le=HIGHEST_NUMBER)
 
     def key(self) -> str:
         """Keyed by item."""
@@ -226,7 +228,7 @@ def decode(content: bytes | None, expected: type[Event]) -> Event:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "event"
         raise Lasting(
-            f"the event does not fit its schema at {where}: {first['msg']}.",
+            f"the event does not fit its schema at {where[:100]}: {first['msg'][:300]}.",
             "See schemas/json for the schema.",
         ) from None
     if not isinstance(event, expected):

@@ -125,6 +125,7 @@ class Ingest:
         Raises:
             Passing: a part is away; nothing half-written is left that a second call does not mend.
         """
+        identity = ""
         try:
             content = await self._read(source)
             kind = Kind.ARTWORK if detect(content[:HEAD_BYTES]) in PICTURES else Kind.TRACK
@@ -135,6 +136,15 @@ class Ingest:
                 report = await self._add(source, collection, kind, identity, content)
             self._busy.pop(identity, None)
             return report
+        except NotFound:
+            # It was withdrawn between the look at its record and the reading of it.
+            return Report(
+                source.name,
+                Outcome.WITHDRAWN,
+                identity,
+                "it was withdrawn at this moment.",
+                "Use --again to bring it back deliberately.",
+            )
         except Lasting as failure:
             return Report(source.name, Outcome.REFUSED, "", failure.reason, failure.advice)
 

@@ -129,7 +129,7 @@ def _row(row: Mapping[str, Any], root: Path) -> tuple[Path, Catalogue]:
     try:
         file = (root / named).resolve()
         inside = file.is_relative_to(root)
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, ValueError):
         raise Lasting("its file name cannot be followed.", "Name a file in the manifest's folder.") from None
     if not inside:
         raise Lasting(
@@ -195,7 +195,8 @@ def _csv_rows(name: str, text: str) -> Iterator[tuple[int, Mapping[str, Any] | s
 
 def _json_rows(name: str, text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     checked = False
-    for line, content in enumerate(text.splitlines(), 1):
+    # Not `splitlines`: it would cut titles at characters that JSON allows inside a string, such as U+2028.
+    for line, content in enumerate(text.split("\n"), 1):
         if not content.strip():
             continue
         try:

@@ -1,0 +1,166 @@
+"""What every object store must keep: conditional writes with one winner, listings, absence, and what it acknowledged.
+
+Runs on the embedded server, and on any other that PROMENADE_TEST_S3_* names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+
+import pytest
+
+from infra.objects import NotFound, Objects
+from schemas.failures import Passing
+from tests.stack_fixtures import Reached, Stack
+
+pytestmark = pytest.mark.stack
+
+
+async def test_what_is_put_is_got(objects: Objects) -> None:
+    content = os.urandom(100_000)
+    await objects.put("a/b", content)
+    assert await objects.get("a/b") == content
+    await objects.put("a/b", b"other")
+    assert await objects.get("a/b") == b"other"
+    await objects.put("a/empty", b"")
+    assert await objects.get("a/empty") == b""
+
+
+async def test_large_content_goes_up_whole(objects: Objects) -> None:
+    content = os.urandom(12 * 1024 * 1024)
+    await objects.put("large", content)
+    assert await objects.get("large") == content
+    assert [info.size for info in await objects.list("large")] == [len(content)]
+
+
+async def test_a_missing_object_is_said_to_be_missing(objects: Objects) -> None:
+    with pytest.raises(NotFound):
+        await objects.get("nothing/here")
+    assert not await objects.exists("nothing/here")
+    await objects.put("something", b"x")
+    assert await objects.exists("something")
+    assert [pair async for pair in objects.get_many(["something", "nothing", "something"])] == [
+        ("something", b"x"),
+        ("nothing", None),
+        ("something", b"x"),
+    ]
+
+
+async def test_the_first_conditional_write_wins_and_stays(objects: Objects) -> None:
+    assert await objects.put_if_absent("k", b"first")
+    assert not await objects.put_if_absent("k", b"second")
+    assert await objects.get("k") == b"first"
+    await objects.delete(["k"])
+    assert await objects.put_if_absent("k", b"third")
+
+
+async def test_of_eight_writers_at_once_exactly_one_wins(object_store: Reached, objects: Objects) -> None:
+    """Eight threads with a client each, so that no client's own order can help."""
+    rounds, writers = 5, 8
+    barrier = threading.Barrier(writers)
+    won: list[tuple[int, int]] = []
+
+    def write(writer: int) -> None:
+        client = object_store.objects()
+        try:
+            for turn in range(rounds):
+                barrier.wait(30)
+                if asyncio.run(client.put_if_absent(f"race/{turn}", f"{writer}".encode())):
+                    won.append((turn, writer))
+        finally:
+            client.close()
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(writers)]
+    for thread in threads:
+        thread.start()
+    await asyncio.to_thread(lambda: [thread.join(60) for thread in threads])
+    assert sorted(turn for turn, _ in won) == list(range(rounds))
+    for turn, writer in won:
+        assert await objects.get(f"race/{turn}") == f"{writer}".encode()
+
+
+async def test_a_listing_is_complete_beyond_a_thousand_keys_and_in_order(objects: Objects) -> None:
+    keys = [f"many/{number:05d}/x.json" for number in range(1_150)]
+    for start in range(0, len(keys), 50):
+        await asyncio.gather(*(objects.put(key, b"") for key in keys[start : start + 50]))
+    assert [info.key for info in await objects.list("many/")] == keys
+    assert [info.key for info in await objects.list("many/0000")] == keys[:10]
+    assert await objects.list("none/") == []
+    await objects.delete(keys)
+    assert await objects.list("many/") == []
+
+
+async def test_a_prefix_that_ends_inside_a_name_lists_no_sibling(objects: Objects) -> None:
+    for key in ("items/a/x", "items/a-b/x", "items/ab/x"):
+        await objects.put(key, b"")
+    assert [info.key for info in await objects.list("items/a/")] == ["items/a/x"]
+
+
+async def test_removing_what_is_not_there_is_no_fault(objects: Objects) -> None:
+    await objects.put("here", b"x")
+    await objects.delete(["here", "never/was", "here"])
+    assert not await objects.exists("here")
+    await objects.delete([])
+
+
+async def test_names_with_letters_of_any_alphabet_are_kept(objects: Objects) -> None:
+    keys = sorted(["odd/naïve é.json", "odd/日本.json", "odd/a+b&c=d%20.json", "odd/it's (1).json"])
+    for key in keys:
+        await objects.put(key, key.encode())
+    assert sorted(info.key for info in await objects.list("odd/")) == keys
+    for key in keys:
+        assert await objects.get(key) == key.encode()
+
+
+async def test_a_store_that_is_away_is_passing_trouble_that_names_it() -> None:
+    client = Objects("127.0.0.1:9", "nobody", "nothing-at-all", "promenade")
+    try:
+        for call in (client.get("k"), client.put("k", b""), client.list(""), client.put_if_absent("k", b"")):
+            with pytest.raises(Passing, match="object store"):
+                await call
+    finally:
+        client.close()
+
+
+async def test_wrong_credentials_are_said_to_be_wrong(object_store: Reached, objects: Objects) -> None:
+    client = Objects(object_store.endpoint, object_store.access_key, "not-the-secret-key", objects.bucket)
+    try:
+        with pytest.raises(Passing, match="credentials"):
+            await client.list("")
+    finally:
+        client.close()
+
+
+async def test_a_killed_store_keeps_all_that_it_acknowledged(own_store: Stack) -> None:
+    client = own_store.reached().objects()
+    acknowledged: list[str] = []
+    try:
+        await client.prepare()
+
+        async def write(lane: int) -> None:
+            for number in range(10_000):
+                key = f"kept/{lane}/{number:05d}"
+                try:
+                    if await client.put_if_absent(key, key.encode() * 20):
+                        acknowledged.append(key)
+                except Passing:
+                    return
+
+        lanes = [asyncio.create_task(write(lane)) for lane in range(4)]
+        while len(acknowledged) < 120:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(own_store.wait, own_store.parts.kill("store"))
+        await asyncio.gather(*lanes)
+        await asyncio.to_thread(own_store.wait, own_store.parts.start("store"))
+        listed = {info.key for info in await client.list("kept/")}
+        assert set(acknowledged) <= listed
+        async for key, content in client.get_many(acknowledged):
+            assert content == key.encode() * 20, key
+        # A key whose write was never acknowledged is whole or absent, and can be decided again.
+        for key in listed - set(acknowledged):
+            assert await client.get(key) == key.encode() * 20
+            assert not await client.put_if_absent(key, b"other")
+    finally:
+        client.close()
