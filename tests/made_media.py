@@ -1,10 +1,10 @@
 """Made pictures and sounds with a planted mood: sad, lively or calm. Arrays only; encoding is left to others.
 
 The moods follow what listeners and viewers agree on. Sound (Gabrielsson & Lindström 2010; Eerola, Friberg & Bresin
-2013): slow, minor, quiet, sparse and dark is sad; fast, major, loud, dense and bright is lively; slow, major, soft and
-sustained is calm. Colour (Valdez & Mehrabian 1994; Wilms & Oberfeld 2018): dark and greyish blue is sad; saturated
-warm colours in many strokes are lively; pale green and blue without edges are calm. The same mood and seed give the
-same samples and pixels.
+2013): slow, minor, quiet, sparse and dark is sad; fast, major, loud, dense and bright is lively; slow, major, soft
+and sustained is calm. Colour (Valdez & Mehrabian 1994; Wilms & Oberfeld 2018): dark and greyish blue is sad;
+saturated warm colours in many strokes are lively; pale green and blue without edges are calm. The same mood and seed
+give the same samples and pixels.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _sad(generator: np.random.Generator, total: int) -> np.ndarray:
 
 
 def _calm(generator: np.random.Generator, total: int) -> np.ndarray:
-    """G major chords held for six seconds each, swelling slowly into each other, and a soft high note now and then."""
+    """G major chords held for six seconds, swelling slowly into each other, and a soft high note now and then."""
     track, hold = np.zeros(total), 6.0
     soft = (1.0, 0.2, 0.06)
     for number in range(int(total / RATE / hold) + 1):

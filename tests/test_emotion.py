@@ -247,7 +247,8 @@ def test_every_sound_lies_in_the_plane(measurement: dict[str, Any]) -> None:
 
 def vectors_of(seed: int, count: int = 5) -> np.ndarray:
     rows = np.random.default_rng(seed).normal(size=(count, DIMENSION))
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit
 
 
 TEXTS = st.lists(st.lists(st.sampled_from([*WORDS, "zzz", "of"]), max_size=12).map(" ".join), min_size=5, max_size=5)
@@ -326,7 +327,7 @@ def test_evidence_adds_up_to_the_text_reading(norms: Norms, coefficients: Coeffi
 
 
 def test_a_measurement_of_the_other_kind_is_refused(norms: Norms, coefficients: Coefficients) -> None:
-    with pytest.raises(Invalid, match="measurement 1 of 5.*sound"):
+    with pytest.raises(Invalid, match=r"measurement 1 of 5.*sound"):
         emotion.score([""] * 5, [[]] * 5, [sound()] * 5, "artwork", np.zeros((5, DIMENSION)), norms, coefficients)
     with pytest.raises(Invalid, match="KIND"):
         emotion.score([""] * 5, [[]] * 5, [None] * 5, "poem", np.zeros((5, DIMENSION)), norms, coefficients)
@@ -363,5 +364,5 @@ def test_a_damaged_coefficients_file_says_what_to_do(tmp_path: Path) -> None:
     fields = json.loads(COEFFICIENTS.read_text(encoding="utf-8"))
     del fields["rgb"]["vector"]
     path.write_text(json.dumps(fields))
-    with pytest.raises(ValueError, match="python -m edge_models.fit"):
+    with pytest.raises(ValueError, match=r"python -m edge_models\.fit"):
         Coefficients.read(path)

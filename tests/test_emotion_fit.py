@@ -1,4 +1,4 @@
-"""The fitting command on small made tables: reading, refusing, folds over tracks, honest figures, the file it writes."""
+"""The fitting command on small made tables: reading, refusing, folds over tracks, honest figures, what it writes."""
 
 from __future__ import annotations
 

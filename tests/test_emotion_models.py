@@ -61,7 +61,7 @@ def score(served: Served, *items: dict[str, Any]) -> dict[str, np.ndarray]:
     return served.infer("score_emotion", request(*items), OUTPUTS)
 
 
-ITEMS = [
+ITEMS: list[dict[str, Any]] = [
     {"texts": [SAD, CALM, LIVELY, SAD, SAD]},
     {"texts": [LIVELY] * 5, "phrases": json.dumps([["joyful dance", 0.9]]), "measurements": json.dumps(SOUND)},
     {"texts": CALM, "kind": "artwork", "measurements": json.dumps(PICTURE)},

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
 from edge_models import emotion
 from edge_models.emotion_text import DIMENSION, Coefficients
 from edge_models.norms import Norms
@@ -32,11 +31,12 @@ class Item:
 
 
 class TritonPythonModel(RowModel):
-    """TEXTS, PHRASES, MEASUREMENTS BYTES[5], KIND BYTES[1] -> RGB FP32[5,3] 0..255, VA FP32[5,2] 0..1, EVIDENCE BYTES[5].
+    """TEXTS, PHRASES, MEASUREMENTS BYTES[5], KIND BYTES[1] -> RGB FP32[5,3], VA FP32[5,2], EVIDENCE BYTES[5].
 
-    PHRASES is JSON [[phrase, confidence], ...], MEASUREMENTS the JSON of measure_picture or measure_sound; both may be
-    empty bytes, null, [] or {}: the text alone is read then. EVIDENCE is JSON, a list of at most twelve
-    {"source", "what", "effect": {"r", "g", "b", "valence", "arousal"}}, strongest first.
+    RGB lies in 0..255, VA in [0,1]. PHRASES is JSON [[phrase, confidence], ...], MEASUREMENTS the JSON of
+    measure_picture or measure_sound; both may be empty, null or {}: the text alone is read then.
+    EVIDENCE is JSON, a list of at most twelve {"source", "what", "effect": {"r", "g", "b", "valence", "arousal"}},
+    strongest first.
     """
 
     inputs = ("TEXTS", "PHRASES", "MEASUREMENTS", "KIND")

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-
 from edge_models.emotion_measured import va_of_measurement
 from edge_models.norms import Norms
 from edge_models.triton_model import Invalid, Row, RowModel, each, parsed, text

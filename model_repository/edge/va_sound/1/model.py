@@ -1,4 +1,4 @@
-"""va_sound: valence and arousal of one sound (or one part of one), from its tempo, key, loudness, density, brightness and tags.
+"""va_sound: valence and arousal of one sound (or one part of one), from its tempo, key, loudness, density and tags.
 
 The rule and its sources are in `edge_models.emotion_measured`; here tensors are read. In this profile the medium
 itself is not looked at: its measurement is.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-
 from edge_models.emotion_measured import va_of_measurement
 from edge_models.norms import Norms
 from edge_models.triton_model import Invalid, Row, RowModel, each, parsed, text

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-
 from edge_models.emotion import va_of_text
-from edge_models.emotion_text import Coefficients
+from edge_models.emotion_text import DIMENSION, Coefficients
 from edge_models.norms import Norms
 from edge_models.triton_model import Invalid, Row, RowModel, text
 
@@ -44,6 +43,6 @@ class TritonPythonModel(RowModel):
             if isinstance(each, Invalid):
                 answers.append(each)
             else:
-                vector = next(vectors) if each.strip() else np.zeros(384)
+                vector = next(vectors) if each.strip() else np.zeros(DIMENSION)
                 answers.append({"VA": np.array(va_of_text(each, vector, self._norms, self._coefficients))})
         return answers

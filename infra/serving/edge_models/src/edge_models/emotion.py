@@ -86,7 +86,7 @@ def score(
 
 
 def va_of_text(text: str, vector: npt.NDArray[Any], norms: Norms, coefficients: Coefficients) -> tuple[float, float]:
-    """(valence, arousal) in [0,1] of one text: half from its words' norms, half from its vector; empty gives (.5, .5).
+    """(valence, arousal) in [0,1] of one text, half by its words' norms, half by its vector; (.5, .5) if empty.
 
     Standardised by the typical reading of our captions of both kinds, then a logistic, so that captions spread over
     the plane. More pleasant words give more valence, whatever the vector.
@@ -114,7 +114,7 @@ def strongest(evidence: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def fused_standard(
     text_rgb: Floats, text_va: Floats, found: list[emotion_measured.Cue], weight: float = TEXT_WEIGHT
 ) -> tuple[Floats, Floats]:
-    """Weighted mean of the standardised readings of text and measurement: RGB [3] and VA [2], before the last centre."""
+    """Weighted mean of the standardised readings of text and measurement: RGB [3] and VA [2], not yet centred."""
     valence, arousal = emotion_measured.standardised(found)
     measured = np.array(emotion_measured.RGB_OF_VA) @ (valence, arousal)
     rgb = weight * text_rgb + (1 - weight) * np.clip(measured, -3, 3)

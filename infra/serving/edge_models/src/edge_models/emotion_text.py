@@ -36,7 +36,7 @@ COEFFICIENTS = Path(__file__).with_name("emotion_coefficients.json")
 
 @dataclass(frozen=True)
 class Domain:
-    """The typical reading of texts of one making (centre) and its spread: RGB [3], words' and vector's VA [2] each."""
+    """The typical reading of texts of one making (centre) and its spread: RGB [3], words' and vector's VA [2]."""
 
     rgb: tuple[Floats, Floats]
     words_va: tuple[Floats, Floats]
@@ -91,11 +91,11 @@ class Coefficients:
             fields = json.loads(path.read_text(encoding="utf-8"))
             rgb, va = fields["rgb"], fields["valence_arousal"]
             made = cls(
-                str(fields["version"]),
-                *(np.array(rgb[name], float) for name in _RGB_SHAPES),
-                np.array(va["vector"], float),
-                np.array(va["constant"], float),
-                {name: Domain.of(domain) for name, domain in fields["domains"].items()},
+                version=str(fields["version"]),
+                **{name: np.array(rgb[name], float) for name in _RGB_SHAPES},
+                va_vector=np.array(va["vector"], float),
+                va_constant=np.array(va["constant"], float),
+                domains={name: Domain.of(domain) for name, domain in fields["domains"].items()},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -134,7 +134,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Reading:
-    """One text's reading: RGB [3] (unbounded, about 0..255), standardised VA [2], and the shares that make them up."""
+    """One text's reading: RGB [3] (unbounded, about 0..255), standardised VA [2], and the shares they sum up."""
 
     rgb: Floats
     va: Floats
@@ -158,8 +158,8 @@ def word_features(words: Sequence[WeightedWord]) -> Floats:
 
 def weights_of(words: Sequence[WeightedWord]) -> Floats:
     """Each word's part in its text's mean [n]; with the prior weight of typical words they sum to less than 1."""
-    weights = np.array([word.weight for word in words], float)
-    return weights / (weights.sum() + PRIOR_WEIGHT)
+    weights: Floats = np.array([word.weight for word in words], float)
+    return weights / float(weights.sum() + PRIOR_WEIGHT)
 
 
 def mean_word_features(words: Sequence[WeightedWord], centre: Floats) -> Floats:
@@ -167,14 +167,6 @@ def mean_word_features(words: Sequence[WeightedWord], centre: Floats) -> Floats:
     if not words:
         return centre.copy()
     return centre + weights_of(words) @ (word_features(words) - centre)
-
-
-def words_va(words: Sequence[WeightedWord], centre: Floats) -> Floats:
-    """Weighted mean (valence, arousal) [2] in [0,1], drawn towards `centre`; no words: the centre."""
-    if not words:
-        return centre.copy()
-    table = np.array([(word.valence, word.arousal) for word in words], float)
-    return centre + weights_of(words) @ (table - centre)
 
 
 def raw_rgb(words: Sequence[Sequence[WeightedWord]], vectors: Floats, coefficients: Coefficients) -> Floats:
@@ -193,7 +185,7 @@ def read_texts(
     RGB is before the domain (see `standardised_rgb`), VA standardised by it.
     """
     c, d = coefficients, coefficients.domains[domain]
-    said = np.isfinite(vectors).all(axis=1)
+    said: npt.NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
     zero = np.zeros(3)
     means = [mean_word_features(each, c.word_centre) for each in words]
     together_words = (np.mean(means, axis=0) - c.word_centre) @ c.context_words

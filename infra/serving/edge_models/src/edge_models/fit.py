@@ -144,7 +144,8 @@ class Features:
 
     def centre(self, rows: npt.NDArray[Any]) -> Floats:
         """The mean of the word features [11] over the words of these rows' texts, each text counting once."""
-        return np.mean([word_features(self.words[row]).mean(axis=0) for row in rows if self.words[row]], axis=0)
+        means = [word_features(self.words[row]).mean(axis=0) for row in rows if self.words[row]]
+        return np.asarray(np.mean(means, axis=0))
 
     def matrix(self, centre: Floats) -> Floats:
         """Rows of features in the order of `_SCALES`, not scaled."""
@@ -251,7 +252,7 @@ def cross_validated(
 
 
 def fit_words(norms: Norms, words: Sequence[str], vectors: Floats) -> tuple[Floats, Floats, list[float]]:
-    """Ridge from vectors of single words [n, 384] to their valence and arousal: weights, constant, r of each (5 folds)."""
+    """Ridge from vectors of single words [n, 384] to valence and arousal: weights, constant, r of each (5 folds)."""
     found = [norms.find(word) for word in words]
     targets = np.array([(word.valence, word.arousal) for word in found if word is not None], float)
     fold = folds_of(np.arange(len(words)), 5)

@@ -1,4 +1,4 @@
-"""Measure and caption files with the served models, for `edge_models.fit --captions`: `python -m edge_models.fit_captions`.
+"""Measure and caption files with the served models: `python -m edge_models.fit_captions`, for `edge_models.fit`.
 
 Pictures and recordings of the given folders or files become one JSON line each: kind, name, texts, phrases and
 measurements of five parts (fragments 1-4, the whole). Done by hand when captions change. The pipeline's own decoding
