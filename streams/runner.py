@@ -45,10 +45,6 @@ FIRST_WAIT: Final = 0.25
 LONGEST_WAIT: Final = 5.0
 """Seconds. Long enough to leave a starting part alone, short enough that nobody waits long after it is back."""
 
-STRIKE_WAIT: Final = 5.0
-"""Seconds after a strike: the model server says "ready" while a model's process is dead, and the supervisor needs a
-few seconds to bring it back; a quicker second try would blame the item for the same death again."""
-
 
 class Interrupted(Exception):
     """The wait ended because the process stops or its partitions moved; the batch goes back unacknowledged."""
@@ -91,6 +87,10 @@ class Handler(Protocol):
 
     async def set_aside(self, delivery: Delivery, failure: Lasting) -> None:
         """Give the delivery up: write its dead letter and announce that."""
+        ...
+
+    async def probe(self) -> None:
+        """Raise `Passing` while a part that the work needs is away."""
         ...
 
     def alone(self, delivery: Delivery) -> bool:
@@ -281,8 +281,10 @@ class StageRunner:
                     if strikes >= STRIKES:
                         await self._give_up(number, batch[0], trouble, epoch)
                         return
-                await self._pause(number, trouble, STRIKE_WAIT * strikes if trouble.suspect else wait, epoch)
+                await self._pause(number, trouble, wait, epoch)
                 wait = min(wait * 2, LONGEST_WAIT)
+                if trouble.suspect:
+                    await self._until_healthy(number, epoch)
                 continue
             break
         self.waiting.pop(number, None)
@@ -304,6 +306,16 @@ class StageRunner:
                 return
             except Passing as away:
                 await self._pause(number, away, wait, epoch)
+                wait = min(wait * 2, LONGEST_WAIT)
+
+    async def _until_healthy(self, number: int, epoch: int) -> None:
+        wait = FIRST_WAIT
+        while True:
+            try:
+                await self._handler.probe()
+                return
+            except Passing as trouble:
+                await self._pause(number, trouble, wait, epoch)
                 wait = min(wait * 2, LONGEST_WAIT)
 
     async def _pause(self, number: int, trouble: Passing, seconds: float, epoch: int) -> None:
