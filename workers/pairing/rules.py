@@ -128,10 +128,6 @@ class Side:
         self._price[slot] = 0
         self._spare.append(slot)
 
-    def members(self) -> Iterable[str]:
-        """Ids of the present items."""
-        return self.slot_of
-
 
 @dataclass(frozen=True)
 class _Step:
@@ -269,6 +265,15 @@ class Rule(ABC):
     def count(self, kind: Kind | str) -> int:
         """Present items of one kind."""
         return len(self._sides[Kind(kind)].slot_of)
+
+    def present(self, kind: Kind | str) -> list[str]:
+        """Ids of the present items of one kind."""
+        return list(self._sides[Kind(kind)].slot_of)
+
+    def vectors(self, kind: Kind | str) -> dict[str, Floats]:
+        """Id -> prepared vector [dimension] of the present items of one kind; copies."""
+        side = self._sides[Kind(kind)]
+        return {identity: side.vectors[slot].copy() for identity, slot in side.slot_of.items()}
 
     def __contains__(self, identity: object) -> bool:
         return any(identity in side.slot_of for side in self._sides.values())

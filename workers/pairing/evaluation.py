@@ -1,0 +1,214 @@
+"""Truth about a pairing: CMEAN's Table V figures, each beside baselines that say how much of it is chance.
+
+Shuffling whole vectors among the items of a side changes nothing, because any rule finds the same values again.
+The baselines here are those that mean something: a random one-to-one assignment of the same vectors; the same
+rule after each coordinate is shuffled independently within its side; the same rule on uniform random RGB (for
+CMEAN's published figure); and the pairs judged in another space, against random pairs there.
+
+Reading vectors, printing and drawing are left to others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from workers.pairing.chance import lift_of, random_means
+from workers.pairing.rules import Pairs
+from workers.pairing.similarity import UNITS, Floats, Measure
+
+Vectors = Mapping[str, ArrayLike]
+"""Item id -> vector [dimension]."""
+Pairer = Callable[[Vectors, Vectors], Pairs]
+"""A rule over complete sets, such as `batch_stable` with its measure bound."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One comparison: what the pairs reach, and what the same would reach without meaning.
+
+    Attributes:
+        name: which baseline, in plain words.
+        observed: mean similarity of the pairs in the space of the comparison.
+        mean: mean similarity of the baseline over its repeats.
+        spread: standard deviation of that mean from repeat to repeat.
+        lift: observed / mean; None where the baseline is not clearly above 0 (a ratio then says nothing).
+        deviations: (observed - mean) / spread; None where the spread is 0.
+        repeats: how often the baseline was drawn.
+    """
+
+    name: str
+    observed: float
+    mean: float
+    spread: float
+    lift: float | None
+    deviations: float | None
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A pairing in the form of CMEAN's Table V (pairs, unpaired, mean, max, min), with median, 5th percentile
+    and baselines. Similarities as the measure gives them; None without pairs."""
+
+    pairs: int
+    unpaired_artworks: int
+    unpaired_tracks: int
+    mean: float | None
+    maximum: float | None
+    minimum: float | None
+    median: float | None
+    fifth_percentile: float | None
+    baselines: tuple[Baseline, ...]
+    similarities: tuple[float, ...]
+
+    def baseline(self, name: str) -> Baseline:
+        """The baseline of that name.
+
+        Raises:
+            KeyError: it was not asked for.
+        """
+        for each in self.baselines:
+            if each.name == name:
+                return each
+        raise KeyError(f"no baseline {name!r}; there are {[each.name for each in self.baselines]}")
+
+
+RANDOM_ASSIGNMENT = "random assignment"
+SHUFFLED_COORDINATES = "same rule, coordinates shuffled"
+UNIFORM_RGB = "same rule, uniform random RGB"
+
+
+def judged_in(space: str) -> str:
+    """Name of the baseline that judges the pairs in another space."""
+    return f"judged in {space}, against random pairs"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Another space to judge pairs in: its name, its measure, and the vectors of at least all paired items."""
+
+    space: str
+    measure: Measure
+    artworks: Vectors
+    tracks: Vectors
+
+
+def evaluate(
+    artworks: Vectors,
+    tracks: Vectors,
+    pairs: Mapping[str, tuple[str, float]],
+    measure: Measure,
+    *,
+    pairer: Pairer | None = None,
+    judges: Iterable[Judge] = (),
+    uniform_rgb: bool = False,
+    seed: int = 0,
+    repeats: int = 100,
+    rule_repeats: int = 10,
+) -> Evaluation:
+    """Judge a pairing of `artworks` and `tracks`.
+
+    Args:
+        artworks, tracks: all present items with their vectors in the pairing space.
+        pairs: artwork id -> (track id, similarity); similarities are computed anew.
+        measure: the similarity of the pairing space.
+        pairer: the rule that made the pairs; without it the baselines that run it again are left out.
+        judges: other spaces to judge the pairs in.
+        uniform_rgb: also pair uniform random RGB triples (each coordinate in 0-255) of the same counts.
+        seed: the same seed, items and pairs give the same figures.
+        repeats: random assignments to draw.
+        rule_repeats: times that a rule is run again for each baseline that needs it.
+
+    Raises:
+        ValueError: a pair names an item without a vector, or a number of repeats is below 2.
+    """
+    if min(repeats, rule_repeats) < 2:
+        raise ValueError("a spread needs at least 2 repeats")
+    similarities = _similarities(artworks, tracks, pairs, measure)
+    unpaired = len(artworks) - len(pairs), len(tracks) - len(pairs)
+    if not pairs:
+        return Evaluation(0, *unpaired, None, None, None, None, None, (), ())
+    mean = float(similarities.mean())
+    left, right = _prepared(artworks, measure), _prepared(tracks, measure)
+    baselines = [
+        _baseline(RANDOM_ASSIGNMENT, mean, random_means(left, right, len(pairs), measure, seed=seed, repeats=repeats))
+    ]
+    generator = np.random.default_rng(seed)
+    if pairer is not None:
+        drawn = [
+            _mean_of(pairer(_coordinates_shuffled(artworks, generator), _coordinates_shuffled(tracks, generator)))
+            for _ in range(rule_repeats)
+        ]
+        baselines.append(_baseline(SHUFFLED_COORDINATES, mean, np.array(drawn)))
+        if uniform_rgb:
+            drawn = [
+                _mean_of(pairer(_uniform(artworks, generator), _uniform(tracks, generator)))
+                for _ in range(rule_repeats)
+            ]
+            baselines.append(_baseline(UNIFORM_RGB, mean, np.array(drawn)))
+    for judge in judges:
+        observed = float(_similarities(judge.artworks, judge.tracks, pairs, judge.measure).mean())
+        means = random_means(
+            _prepared(judge.artworks, judge.measure),
+            _prepared(judge.tracks, judge.measure),
+            len(pairs),
+            judge.measure,
+            seed=seed,
+            repeats=repeats,
+        )
+        baselines.append(_baseline(judged_in(judge.space), observed, means))
+    return Evaluation(
+        len(pairs),
+        *unpaired,
+        mean=mean,
+        maximum=float(similarities.max()),
+        minimum=float(similarities.min()),
+        median=float(np.median(similarities)),
+        fifth_percentile=float(np.percentile(similarities, 5)),
+        baselines=tuple(baselines),
+        similarities=tuple(similarities.tolist()),
+    )
+
+
+def _prepared(vectors: Vectors, measure: Measure) -> Floats:
+    return measure.prepare(np.asarray([vectors[name] for name in sorted(vectors)], dtype=np.float64))
+
+
+def _similarities(
+    artworks: Vectors, tracks: Vectors, pairs: Mapping[str, tuple[str, float]], measure: Measure
+) -> NDArray[np.float64]:
+    """Similarity of every pair in the space of these vectors: [pairs]."""
+    if not pairs:
+        return np.zeros(0)
+    for artwork, (track, _) in pairs.items():
+        if artwork not in artworks or track not in tracks:
+            missing = artwork if artwork not in artworks else track
+            raise ValueError(f"the pair {artwork} with {track} names {missing}, whose vector is not given")
+    left = measure.prepare(np.asarray([artworks[artwork] for artwork in pairs], dtype=np.float64))
+    right = measure.prepare(np.asarray([tracks[track] for track, _ in pairs.values()], dtype=np.float64))
+    return measure.paired(left, right) / UNITS
+
+
+def _mean_of(pairs: Pairs) -> float:
+    return float(np.mean([similarity for _, similarity in pairs.values()])) if pairs else 0.0
+
+
+def _baseline(name: str, observed: float, means: NDArray[np.float64]) -> Baseline:
+    mean, spread = float(means.mean()), float(means.std(ddof=1))
+    deviations = (observed - mean) / spread if spread > 0 else None
+    return Baseline(name, observed, mean, spread, lift_of(observed, mean, spread), deviations, len(means))
+
+
+def _coordinates_shuffled(vectors: Vectors, generator: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+    """Every coordinate keeps its values within the side, but each goes to items of its own."""
+    names = sorted(vectors)
+    table = generator.permuted(np.asarray([vectors[name] for name in names], dtype=np.float64), axis=0)
+    return dict(zip(names, table, strict=True))
+
+
+def _uniform(vectors: Vectors, generator: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+    return dict(zip(sorted(vectors), generator.uniform(0, 255, size=(len(vectors), 3)), strict=True))
