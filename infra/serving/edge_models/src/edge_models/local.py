@@ -7,6 +7,7 @@ process. Needs onnxruntime.
 from __future__ import annotations
 
 import importlib.util
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,6 +70,8 @@ class LocalModels:
                 if specification is None or specification.loader is None:
                     raise FileNotFoundError(folder / "model.py")
                 module = importlib.util.module_from_spec(specification)
+                # Dataclasses look their module up by name.
+                sys.modules[specification.name] = module
                 specification.loader.exec_module(module)
                 model: RowModel = module.TritonPythonModel()
                 fields = configuration.read(folder.parent / "config.pbtxt")
