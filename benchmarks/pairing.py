@@ -16,6 +16,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -125,9 +126,7 @@ def measured(size: int, others: int, dimension: int, rules: list[str], steps: in
         if made.name not in rules:
             continue
         small = size * others <= largest
-        rule, again = prepared(
-            made, artworks, tracks, (lambda solve=solve: solve(artworks, tracks, measure)) if small else None
-        )
+        rule, again = prepared(made, artworks, tracks, partial(solve, artworks, tracks, measure) if small else None)
         cells = quality(similarities(rule.pairs()))
         seconds = churn(rule, dimension, steps, generator)
         drift = ""
@@ -153,9 +152,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     lines = [
-        f"Python {platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} cores. Milliseconds an arrival.",
+        f"Python {platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} cores.",
         "",
-        "| items | numbers | rule | mean | 5 % | min | p50 ms | p95 ms | solving again (x p50) | total off by |",
+        "| items | numbers | rule | mean | 5 % | min | arrival p50 ms | p95 ms | solving again (x p50) | total off |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     if arguments.append:

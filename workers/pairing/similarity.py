@@ -10,7 +10,7 @@ Which space is used, where vectors come from and what is done with the numbers i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -81,6 +81,22 @@ def _ordered_dot(left: Floats, right: Floats) -> Floats:
     return total
 
 
+def _rounded(sums: Floats, dimension: int, again: Callable[[tuple[NDArray[np.intp], ...]], Floats]) -> Units:
+    """Sums of products as units; those near a rounding boundary come from `again`, which sums them in order.
+
+    `sums` is overwritten.
+    """
+    sums *= UNITS
+    rounded = np.rint(sums)
+    sums -= rounded
+    np.abs(sums, out=sums)
+    certain = 0.5 - _guard(dimension)
+    if sums.size and sums.max() > certain:
+        near = np.nonzero(sums > certain)
+        rounded[near] = np.rint(again(near) * UNITS)
+    return rounded.astype(np.int64)
+
+
 @dataclass(frozen=True)
 class Cosine:
     """Cosine similarity in [-1, 1] (rgb, rgb15 and the joint spaces); a zero vector is similar to nothing: 0."""
@@ -102,32 +118,16 @@ class Cosine:
 
     def row(self, vector: Floats, others: Floats) -> Units:
         """See `Measure.row`."""
-        scaled = others @ vector
-        scaled *= UNITS
-        rounded = np.rint(scaled)
-        scaled -= rounded
-        np.abs(scaled, out=scaled)
-        certain = 0.5 - _guard(len(vector))
-        if scaled.size and scaled.max() > certain:
-            near = np.flatnonzero(scaled > certain)
-            rounded[near] = np.rint(_ordered_dot(vector[None, :], others[near]) * UNITS)
-        return rounded.astype(np.int64)
+        return _rounded(others @ vector, len(vector), lambda near: _ordered_dot(vector[None, :], others[near[0]]))
 
     def paired(self, left: Floats, right: Floats) -> Units:
         """See `Measure.paired`."""
-        return np.rint(_ordered_dot(left, right) * UNITS).astype(np.int64)
+        sums = np.einsum("ij,ij->i", left, right)
+        return _rounded(sums, left.shape[1], lambda near: _ordered_dot(left[near[0]], right[near[0]]))
 
     def matrix(self, left: Floats, right: Floats) -> Units:
         """See `Measure.matrix`."""
-        scaled = left @ right.T
-        scaled *= UNITS
-        rounded = np.rint(scaled)
-        scaled -= rounded
-        np.abs(scaled, out=scaled)
-        near = np.nonzero(scaled > 0.5 - _guard(left.shape[1]))
-        if near[0].size:
-            rounded[near] = np.rint(_ordered_dot(left[near[0]], right[near[1]]) * UNITS)
-        return rounded.astype(np.int64)
+        return _rounded(left @ right.T, left.shape[1], lambda near: _ordered_dot(left[near[0]], right[near[1]]))
 
 
 @dataclass(frozen=True)
