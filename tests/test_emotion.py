@@ -205,6 +205,7 @@ def test_what_is_recognised_counts_by_its_confidence(norms: Norms) -> None:
         ({"kind": "picture", "tags": {"name": "x"}}, "tags"),
         ({"kind": "sound", "key": {"mode": "dorian"}}, "key.mode"),
         ({"kind": "sound", "tempo": {"bpm": True}}, "tempo.bpm"),
+        ({"kind": "sound", "tempo": {"bpm": 10**400}}, "tempo.bpm"),
     ],
 )
 def test_a_measurement_that_cannot_be_read_is_refused_by_name(

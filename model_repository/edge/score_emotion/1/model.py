@@ -6,7 +6,6 @@ Reads tensors, has the texts' vectors made by `embed_text`, and answers with `ed
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -112,9 +111,10 @@ def _phrases(value: Array, name: str) -> list[tuple[str, float]]:
         if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[0], str):
             raise Invalid(f"{name} is not a list of [phrase, confidence]")
         confidence = pair[1]
-        if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not math.isfinite(confidence):
+        # Compared before it is made a float: JSON may hold integers that no float can.
+        if isinstance(confidence, bool) or not isinstance(confidence, int | float) or confidence != confidence:
             raise Invalid(f"{name}: the confidence of {pair[0][:40]!r} is not a number")
-        phrases.append((pair[0], min(1.0, max(0.0, float(confidence)))))
+        phrases.append((pair[0], float(min(1, max(0, confidence)))))
     return phrases
 
 

@@ -15,6 +15,7 @@ arousal (Russell's circumplex 1980); the numbers are ours.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ def _sound_cues(measurement: Mapping[str, Any]) -> list[Cue]:
     bpm, sure = _number(measurement, "tempo", "bpm"), _number(measurement, "tempo", "confidence")
     if bpm is not None and bpm > 0:
         trust = 1.0 if sure is None else min(1.0, max(0.0, sure) / 0.3)
-        rows.append((f"tempo {bpm:.0f} beats a minute", trust * _bounded(math.log2(bpm / 110.0) / 0.45), 0.30, 0.30))
+        rows.append((f"tempo {bpm:.0f} beats a minute", trust * _bounded(math.log2(max(bpm, 1.0) / 110.0) / 0.45), 0.30, 0.30))
     mode, sure = _word(measurement, "key", "mode"), _number(measurement, "key", "confidence")
     if mode is not None:
         trust = min(1.0, max(0.0, sure if sure is not None else 0.0) / 0.5)
@@ -138,7 +139,7 @@ def _sound_cues(measurement: Mapping[str, Any]) -> list[Cue]:
         rows.append((f"{onsets:.1f} onsets a second", z, 0.15, 0.45))
     centroid = _number(measurement, "brightness", "centroid")
     if centroid is not None and centroid > 0:
-        rows.append((f"brightness {centroid:.0f} Hz", _bounded(math.log2(centroid / 1200.0) / 0.7), 0.15, 0.30))
+        rows.append((f"brightness {centroid:.0f} Hz", _bounded(math.log2(max(centroid, 1.0) / 1200.0) / 0.7), 0.15, 0.30))
     quiet = _number(measurement, "silence", None)
     if quiet is not None and quiet > 0.05:
         rows.append((f"silence {quiet:.0%}", _bounded((quiet - 0.05) / 0.2), -0.05, -0.20))
@@ -191,6 +192,9 @@ def _word(measurement: Mapping[str, Any], group: str, key: str) -> str | None:
 
 
 def _finite(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise Invalid(f"{name} of the measurement is {str(value)[:40]!r}; it must be a finite number")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # an integer of hundreds of digits
+            number = float(value)
+            if math.isfinite(number):
+                return number
+    raise Invalid(f"{name} of the measurement is {str(value)[:40]!r}; it must be a finite number")
