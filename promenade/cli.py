@@ -345,7 +345,7 @@ def watch(
         async with changing(data) as (_, records, producer):
             say(f"watching {folder}; Ctrl-C stops")
             return await bring_in(
-                from_watched(folder, stop), collection, records, producer, wait=False, console=errors, chatty=True
+                from_watched(folder, stop), collection, records, producer, wait=False, console=errors, endless=True
             )
 
     raise typer.Exit(carry_out(work()))
@@ -371,7 +371,7 @@ def pairs(
         print_json(view)
         return
     if view.pairs:
-        console.print(display.pairs_table(view))
+        console.print(display.pairs_table(view, console.width))
     console.print(display.pairs_summary(view))
 
 

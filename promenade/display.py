@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from rich import box
 from rich.console import Console
@@ -36,39 +36,55 @@ def _affect(side: SideView) -> str:
     return f"{side.valence:.2f} {side.arousal:.2f}"
 
 
-def pairs_table(view: PairsView) -> Table:
-    """Pairs, best first: who hangs with whom, what each feels like, how similar, beside chance."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_lines=False)
-    for heading, options in (
+WIDE: Final = 150
+"""Columns that one line for each pair needs; in a narrower terminal a pair takes two lines."""
+
+
+def pairs_table(view: PairsView, width: int) -> Table:
+    """Pairs, best first: who hangs with whom, what each feels like, how similar, beside chance.
+
+    RGB reads movement, calm, nostalgia; VA reads valence, arousal.
+    """
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    chance = "" if view.chance_similarity is None else f"{view.chance_similarity:.4f}"
+    wide = width >= WIDE
+    sides: tuple[tuple[str, dict[str, Any]], ...] = (
         ("picture", {"ratio": 4, "overflow": "fold"}),
         ("artist", {"ratio": 3, "overflow": "fold"}),
         ("feels", {"ratio": 3}),
-        ("movement calm nostalgia", {"no_wrap": True, "min_width": 14}),
-        ("val  aro", {"no_wrap": True}),
+        ("RGB", {"no_wrap": True}),
+        ("VA", {"no_wrap": True}),
         ("track", {"ratio": 4, "overflow": "fold"}),
         ("feels", {"ratio": 3}),
-        ("movement calm nostalgia", {"no_wrap": True, "min_width": 14}),
-        ("val  aro", {"no_wrap": True}),
+        ("RGB", {"no_wrap": True}),
+        ("VA", {"no_wrap": True}),
+    )
+    if not wide:
+        sides = (
+            ("picture and track", {"ratio": 5, "overflow": "fold"}),
+            ("feels", {"ratio": 3}),
+            ("RGB", {"no_wrap": True}),
+            ("VA", {"no_wrap": True}),
+        )
+    for heading, options in (
+        *sides,
         ("similar", {"justify": "right", "no_wrap": True}),
         ("chance", {"justify": "right", "no_wrap": True}),
         ("beats", {"justify": "right", "no_wrap": True}),
     ):
         table.add_column(heading, **options)
     for pair in view.pairs:
-        table.add_row(
-            _named(pair.artwork),
-            pair.artwork.artist,
-            pair.artwork.feeling,
-            swatch(pair.artwork.rgb),
-            _affect(pair.artwork),
-            _named(pair.track),
-            pair.track.feeling,
-            swatch(pair.track.rgb),
-            _affect(pair.track),
-            f"{pair.similarity:.4f}",
-            "" if view.chance_similarity is None else f"{view.chance_similarity:.4f}",
-            f"{pair.percentile:.0f} %",
-        )
+        artwork, track = pair.artwork, pair.track
+        figures = (f"{pair.similarity:.4f}", chance, f"{pair.percentile:.0f} %")
+        if wide:
+            table.add_row(
+                _named(artwork), artwork.artist, artwork.feeling, swatch(artwork.rgb), _affect(artwork),
+                _named(track), track.feeling, swatch(track.rgb), _affect(track), *figures,
+            )  # fmt: skip
+            continue
+        first = _named(artwork).append(f", {artwork.artist}" if artwork.artist else "", style="default")
+        table.add_row(first, artwork.feeling, swatch(artwork.rgb), _affect(artwork), *figures)
+        table.add_row(_named(track), track.feeling, swatch(track.rgb), _affect(track), end_section=True)
     return table
 
 
@@ -81,6 +97,7 @@ def pairs_summary(view: PairsView) -> str:
         f"{view.unpaired_artworks} pictures and {view.unpaired_tracks} tracks have no partner yet. "
         f"Mean similarity {view.mean_similarity:.4f}; random pairs of the same items reach "
         f"{view.chance_similarity:.4f} ± {view.chance_spread:.4f}. "
+        "RGB: movement, calm, nostalgia. VA: valence, arousal. "
         "“beats”: the share of all possible pairs that are less similar."
     )
 

@@ -50,13 +50,13 @@ async def bring_in(
     console: Console,
     again: bool = False,
     wait: bool = True,
-    chatty: bool = False,
+    endless: bool = False,
     as_json: Callable[[Any], None] | None = None,
 ) -> int:
     """Ingest sources into a collection, tell of each file worth telling, and wait until all is understood.
 
     Args:
-        chatty: name every file, not only those with something to say.
+        endless: the sources never end (a watched folder): name every file, and do not count them first.
         as_json: print the reports at the end as JSON.
 
     Returns:
@@ -71,7 +71,13 @@ async def bring_in(
     items: set[str] = set()
     async with DecoderPool(workers=2) as pool:
         with _bars(console) as bars:
-            task = bars.add_task("bringing in", total=None, note="")
+            if endless:
+                task = bars.add_task("bringing in", total=None, note="")
+            else:
+                # Names only, so counting them first costs little and gives the bar its end.
+                listed = [source async for source in sources]
+                task = bars.add_task("bringing in", total=len(listed), note="")
+                sources = _given(listed)
             async for report in Ingest(records, pool, publish, again=again).add_all(sources, collection):
                 counts[report.outcome] += 1
                 if as_json is not None:
@@ -81,10 +87,9 @@ async def bring_in(
                 line = display.report_line(report)
                 if line is not None:
                     bars.console.print(line)
-                elif chatty:
+                elif endless:
                     bars.console.print(f"{report.name}: {report.outcome.value}", markup=False)
                 bars.update(task, advance=1, note="")
-            bars.update(task, total=max(1, counts.total()), completed=max(1, counts.total()))
             if wait and items:
                 await _wait(bars, records, items)
     told = ", ".join(f"{number} {outcome.value}" for outcome, number in sorted(counts.items())) or "nothing found"
@@ -104,6 +109,11 @@ async def bring_in(
             ]
         )
     return 3 if counts[Outcome.REFUSED] or counts[Outcome.WITHDRAWN] else 0
+
+
+async def _given(sources: Sequence[Source | Report]) -> AsyncIterator[Source | Report]:
+    for source in sources:
+        yield source
 
 
 async def _wait(bars: Progress, records: Records, items: set[str]) -> None:
@@ -179,7 +189,7 @@ def demo_journey(
     finally:
         if not ran_before:
             stop()
-    console.print(display.pairs_table(view))
+    console.print(display.pairs_table(view, console.width))
     console.print(display.pairs_summary(view))
     console.print()
     console.print(f"Everything lies in {data}. Go on with:", markup=False)
