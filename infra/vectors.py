@@ -75,6 +75,7 @@ class Vectors:
         self._spaces = {kind: [space for space in spaces if kind in space.kinds] for kind in Kind}
         self._url, self._folder, self._api_key = url, folder, api_key
         self._client: QdrantClient | None = None
+        self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="vectors")
 
     def _opened(self) -> QdrantClient:
@@ -93,7 +94,10 @@ class Vectors:
         return self._client
 
     async def close(self) -> None:
-        """Close the client and its thread."""
+        """Close the client and its thread; closing twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
 
         def work() -> None:
             if self._client is not None:

@@ -75,7 +75,8 @@ async def test_of_eight_writers_at_once_exactly_one_wins(object_store: Reached, 
     threads = [threading.Thread(target=write, args=(writer,)) for writer in range(writers)]
     for thread in threads:
         thread.start()
-    await asyncio.to_thread(lambda: [thread.join(60) for thread in threads])
+    for thread in threads:
+        await asyncio.to_thread(thread.join, 60)
     assert sorted(turn for turn, _ in won) == list(range(rounds))
     for turn, writer in won:
         assert await objects.get(f"race/{turn}") == f"{writer}".encode()
@@ -136,6 +137,7 @@ async def test_wrong_credentials_are_said_to_be_wrong(object_store: Reached, obj
 async def test_a_killed_store_keeps_all_that_it_acknowledged(own_store: Stack) -> None:
     client = own_store.reached().objects()
     acknowledged: list[str] = []
+    enough = asyncio.Event()
     try:
         await client.prepare()
 
@@ -145,12 +147,13 @@ async def test_a_killed_store_keeps_all_that_it_acknowledged(own_store: Stack) -
                 try:
                     if await client.put_if_absent(key, key.encode() * 20):
                         acknowledged.append(key)
+                    if len(acknowledged) >= 120:
+                        enough.set()
                 except Passing:
                     return
 
         lanes = [asyncio.create_task(write(lane)) for lane in range(4)]
-        while len(acknowledged) < 120:
-            await asyncio.sleep(0.01)
+        await asyncio.wait_for(enough.wait(), 60)
         await asyncio.to_thread(own_store.wait, own_store.parts.kill("store"))
         await asyncio.gather(*lanes)
         await asyncio.to_thread(own_store.wait, own_store.parts.start("store"))
