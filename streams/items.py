@@ -21,9 +21,11 @@ from infra.objects import NotFound
 from infra.records import ItemState, Records, result_key
 from schemas.events import EVENT_OF_STAGE, DeadLettered, Event, ItemEvent, decode, new_trace
 from schemas.failures import Lasting, Passing
+from schemas.media import Kind
 from schemas.records import DeadLetter, Provenance, Result, Stage, inputs_digest, now
 from streams.runner import STRIKES, Delivery
 from workers.contract import Job, Outcome, StageWork, Tools
+from workers.models import Models
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +98,17 @@ class ItemHandler:
     def alone(self, delivery: Delivery) -> bool:
         """True when the item was in the hands of a worker that died."""
         return delivery.key in self._strikes
+
+    async def probe(self) -> None:
+        """Raise `Passing` until every model of this stage answers again.
+
+        A suspect is tried again only then: otherwise the calls made while the model's process is being brought
+        back would count as further deaths, and an innocent item would be set aside.
+        """
+        models = Models(self._tools.inference, self._tools.profile)
+        for kind in Kind:
+            for capability in self.stage.capabilities(kind):
+                await models.answers(capability)
 
     # -- one batch -----------------------------------------------------------------------------------------
 

@@ -93,6 +93,9 @@ class PairHandler:
         """Commands are never under suspicion: nothing foreign is decoded here."""
         return False
 
+    async def probe(self) -> None:
+        """No model is asked here."""
+
     async def handle(self, batch: Sequence[Delivery]) -> None:
         """See `streams.runner.Handler`."""
         by_exhibition: dict[str, list[PairingCommand]] = {}

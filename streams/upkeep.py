@@ -98,6 +98,9 @@ class WithdrawHandler:
         """Nothing foreign is decoded here."""
         return False
 
+    async def probe(self) -> None:
+        """No model is asked here."""
+
     async def handle(self, batch: Sequence[Delivery]) -> None:
         """See `streams.runner.Handler`."""
         for delivery in batch:

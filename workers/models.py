@@ -26,6 +26,12 @@ Part = bytes | SoundPart
 """One part as a model takes it: an encoded picture, or windows of sound."""
 
 _NO_SOUND: Final = SoundPart(np.zeros((1, 1), np.float32), np.zeros(1, np.int32))
+_PROBE_SOUND: Final = SoundPart(np.zeros((1, 16_000), np.float32), np.full(1, 16_000, np.int32))
+_PROBE_PICTURE: Final = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAATUlEQVR42u3PQQ0AAAgEIDX5RTeFDzdoQCepz6aeExAQEBAQEBAQ"
+    "EBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQELi3oiwCAJt186UAAAAASUVORK5CYII="
+)
+"""A grey PNG of 64x64 pixels."""
 _SUFFIX: Final = {Kind.ARTWORK: "picture", Kind.TRACK: "sound"}
 
 
@@ -160,6 +166,33 @@ class Models:
         """Vectors of free texts in the joint space, float32 [n, dimension]."""
         answers = await self._inference.infer("embed_text", {"TEXT": _bytes(texts)}, ("VECTOR",))
         return _finite(answers["VECTOR"], "embed_text").astype(np.float32)
+
+    async def answers(self, name: str) -> None:
+        """Return when the model of a capability answers, be it with a refusal.
+
+        It is asked about the smallest input there is, so that the models behind it are reached too.
+
+        Raises:
+            Passing: its process is away.
+        """
+        kind = Kind.TRACK if name.endswith("_sound") else Kind.ARTWORK
+        part: Part = _PROBE_SOUND if kind is Kind.TRACK else _PROBE_PICTURE
+        try:
+            match name.split("_")[0]:
+                case "measure":
+                    await self.measure(kind, [part])
+                case "caption":
+                    await self.caption(kind, [part], [""], Catalogue(), [{}])
+                case "va":
+                    await self.va_medium(kind, [part], [{}])
+                case "embed":
+                    await self.embed(kind, [part], ["a"])
+                case "score":
+                    await self.score_emotion(kind, ["a"] * len(parts_of(kind)), [()] * 5, [{}] * 5)
+                case _:
+                    raise ValueError(f"there is no way to ask {name} yet")
+        except Lasting:
+            return
 
     async def _media_call(
         self,
