@@ -25,6 +25,8 @@ from promenade.settings import LOOPBACK
 from promenade.supervisor.errors import PortTaken, StackError
 
 MARK: Final = "PROMENADE_STACK"
+START_LINE: Final = re.compile(r"--- \S+ starts, ")
+TROUBLE: Final = re.compile(r"error|fail|cannot|refused|denied|panic|in use|no space", re.IGNORECASE)
 LOG_BYTES: Final = 5 * 1024 * 1024
 LOGS_KEPT: Final = 3
 SMALLEST_FREE_DISK: Final = 256 * 1024 * 1024
@@ -207,15 +209,22 @@ def open_log(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb", buffering=0)
 
 
-def last_lines(path: Path, count: int = 8) -> str:
-    """The last lines of a log, indented, for an error's text."""
+def last_words(path: Path, count: int = 4) -> str:
+    """What a log says at its end, indented, for an error's text: the last lines that tell of trouble, and the last.
+
+    Lines of earlier starts (above the last line of the form `--- <part> starts`) are left out.
+    """
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 8192))
-            lines = file.read().decode(errors="replace").splitlines()[-count:]
+            file.seek(max(0, path.stat().st_size - 65536))
+            lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    return "".join(f"\n  {line[:300]}" for line in lines)
+    starts = [number for number, line in enumerate(lines) if START_LINE.match(line)]
+    lines = lines[starts[-1] + 1 :] if starts else lines
+    telling = [number for number, line in enumerate(lines) if TROUBLE.search(line)][-count:]
+    chosen = sorted({*telling, *range(max(0, len(lines) - count), len(lines))})
+    return "".join(f"\n  {lines[number][:300]}" for number in chosen)
 
 
 async def http_status(port: int, path: str, timeout: float = 2.0) -> int | None:  # noqa: ASYNC109

@@ -22,7 +22,7 @@ from promenade.supervisor.parts import Part
 from promenade.supervisor.processes import (
     end_processes,
     exit_text,
-    last_lines,
+    last_words,
     marked_processes,
     memory_of,
     now,
@@ -89,13 +89,13 @@ class PartRunner:
             if process.returncode is not None:
                 raise PartFailed(
                     f"{self.part.name} ended before it was ready ({exit_text(process.returncode)}); "
-                    f"its log, {self.log}, ends with:{last_lines(self.log)}"
+                    f"its log {self.log} says:{last_words(self.log)}"
                 )
             late = time.monotonic() - begun > self.part.ready_within
             if late and not (patient and await self.part.answers()):
                 raise PartFailed(
                     f"{self.part.name} is not ready after {self.part.ready_within:.0f} s; "
-                    f"its log, {self.log}, ends with:{last_lines(self.log)}"
+                    f"its log {self.log} says:{last_words(self.log)}"
                 )
             await asyncio.sleep(READY_POLL_SECONDS)
         seconds = time.monotonic() - begun

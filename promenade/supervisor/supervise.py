@@ -25,7 +25,7 @@ from promenade.supervisor.embedded import chosen_parts
 from promenade.supervisor.errors import PartFailed, StackError
 from promenade.supervisor.leftovers import end_leftovers
 from promenade.supervisor.parts import Part
-from promenade.supervisor.processes import check_disk, check_ports, last_lines, now, open_log, same_process
+from promenade.supervisor.processes import check_disk, check_ports, now, open_log, same_process
 from promenade.supervisor.runner import PartRunner, own_memory, stop_all
 from promenade.supervisor.state import (
     FolderLock,
@@ -168,9 +168,10 @@ class Supervisor:
                     self.stopping.set()
                     return
             pause = pause_before(failures)
-            why = str(problem).splitlines()[0] if problem is not None else f"ended ({runner.state.last_exit})"
+            why = str(problem).partition(";")[0] if problem is not None else f"ended ({runner.state.last_exit})"
             runner.state.restarts += 1
             runner.enter("restarting", why)
+            why = why.removeprefix(f"{runner.part.name} ")
             self.say(f"  {runner.part.name:8} {why}; starting again in {pause:.1f} s")
             await asyncio.sleep(pause)
 
@@ -312,7 +313,8 @@ def _follow(process: subprocess.Popen[bytes], data: Path, log_path: Path, say: S
                 return
         if ended is not None:
             # The last line of the background process is its error, in words made for people.
-            raise StackError(last_lines(log_path, 1).strip() or f"the supervisor ended; see {log_path}")
+            lines = log_path.read_text(errors="replace").splitlines()
+            raise StackError(lines[-1] if lines else f"the supervisor ended without a word; see {log_path}")
         time.sleep(0.05)
 
 
