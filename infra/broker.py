@@ -19,7 +19,7 @@ from kafka.admin import MemberToRemove, NewTopic
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from schemas.events import EVENT_TYPES, MAXIMUM_EVENT_BYTES, Event, encode
-from schemas.failures import Passing
+from schemas.failures import Passing, Refused
 
 log = logging.getLogger(__name__)
 
@@ -79,14 +79,14 @@ class Topics:
 
         Raises:
             Passing: the broker is away.
-            ValueError: a topic exists with another partition count; `promenade compact` makes it anew.
+            Refused: a topic exists with another partition count; `promenade compact` makes it anew.
         """
         admin = self._admin()
         try:
             present = self._partitions(admin)
             wrong = {name: count for name, count in present.items() if count != partitions}
             if wrong:
-                raise ValueError(
+                raise Refused(
                     f"these topics have another number of partitions than the {partitions} asked for: "
                     + ", ".join(f"{name} ({count})" for name, count in sorted(wrong.items()))
                     + ". Set PROMENADE_PARTITIONS to their number, or run `promenade compact` to make them anew."

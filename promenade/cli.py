@@ -163,8 +163,6 @@ def prepare() -> None:
                 await vectors.prepare()
                 await vectors.close()
                 say("vector collections: there")
-        except ValueError as error:
-            raise Refused(str(error)) from None
         finally:
             objects.close()
 
