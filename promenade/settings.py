@@ -34,7 +34,10 @@ def split_address(address: str) -> tuple[str, int]:
 class Settings(BaseSettings):
     """What one process needs to know; see each field. Unknown PROMENADE_ variables are left alone."""
 
-    model_config = SettingsConfigDict(env_prefix="PROMENADE_", extra="ignore", frozen=True, validate_default=True)
+    # Inputs stay out of error texts: where two fields contradict each other, credentials would be quoted.
+    model_config = SettingsConfigDict(
+        env_prefix="PROMENADE_", extra="ignore", frozen=True, validate_default=True, hide_input_in_errors=True
+    )
 
     data: Path = Field(Path("promenade-data"), description="The one data folder of this machine's stack.")
 

@@ -60,9 +60,12 @@ def test_an_address_without_a_port_is_refused_with_an_example() -> None:
     assert split_address("[::1]:80") == ("::1", 80)
 
 
-def test_half_a_pair_of_credentials_is_refused() -> None:
-    with pytest.raises(ValidationError, match="PROMENADE_S3_SECRET_KEY"):
-        Settings(s3_access_key=SecretStr("x"))
+def test_half_a_pair_of_credentials_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMENADE_S3_ACCESS_KEY", "an-access-key")
+    with pytest.raises(ValidationError, match="PROMENADE_S3_SECRET_KEY") as caught:
+        Settings()
+    assert "an-access-key" not in str(caught.value)
+    monkeypatch.delenv("PROMENADE_S3_ACCESS_KEY")
     with pytest.raises(ValidationError, match="PROMENADE_BROKER_USER"):
         Settings(broker_security="SASL_SSL")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from promenade.supervisor import PortTaken, SecretsUnsafe, StackBusy, down, embedded_settings, stack_state
+from promenade.supervisor import PortTaken, SecretsUnsafe, StackBusy, StackError, down, embedded_settings, stack_state
 from promenade.supervisor.leftovers import end_leftovers
 from promenade.supervisor.processes import (
     LOG_BYTES,
@@ -116,6 +116,11 @@ def test_a_taken_port_is_named_with_its_holder() -> None:
         port = server.getsockname()[1]
         with pytest.raises(PortTaken, match=rf"port {port} \(http\) is in use by .*pid {os.getpid()}.*--ports-from"):
             check_ports({"http": port})
+
+
+def test_ports_that_do_not_fit_are_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="cannot start at 65000"):
+        embedded_settings(tmp_path, first_port=65000)
 
 
 def test_one_port_for_two_parts_is_refused() -> None:

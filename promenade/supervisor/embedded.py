@@ -20,13 +20,16 @@ def embedded_settings(data: Path | None = None, *, first_port: int | None = None
     first_port: lay all ports out from here on (20 of them). Otherwise a running stack's ports are taken, then
     PROMENADE_*_PORT, then the defaults.
     changes: any other field of `Settings`.
-    Raises SecretsUnsafe and pydantic's ValidationError.
+    Raises SecretsUnsafe, StackError for ports that do not fit, and pydantic's ValidationError.
     """
     base = Settings(**changes) if data is None else Settings(data=data, **changes)
     folder = base.data.resolve()
     ports: dict[str, int] = {}
     if first_port is not None:
-        ports = ports_from(first_port)
+        try:
+            ports = ports_from(first_port)
+        except ValueError as error:
+            raise StackError(str(error)) from None
     else:
         state = stack_state(folder)
         if state is not None and state.alive:
