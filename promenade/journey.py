@@ -14,12 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from gallery.views import pairs_view
 from infra.broker import Producer
 from infra.progress import ITEM_STAGES
-from infra.records import DEFAULT_EXHIBITION, Records, version_text
+from infra.records import DEFAULT_EXHIBITION, ItemState, Records, version_text
 from promenade import display
 from promenade.reach import changing, reading
 from promenade.supervisor import stack_state
 from schemas.events import Event
-from streams.ingest import Ingest, Outcome, Report, Source
+from streams.ingest import Ingest, Outcome, Report, Source, patiently
 from streams.sources import from_paths
 from workers.media.pool import DecoderPool
 from workers.pair import read_state
@@ -78,7 +78,11 @@ async def bring_in(
                 listed = [source async for source in sources]
                 task = bars.add_task("bringing in", total=len(listed), note="")
                 sources = _given(listed)
-            async for report in Ingest(records, pool, publish, again=again).add_all(sources, collection):
+
+            def tell(text: str) -> None:
+                bars.console.print(text, markup=False)
+
+            async for report in Ingest(records, pool, publish, again=again, say=tell).add_all(sources, collection):
                 counts[report.outcome] += 1
                 if as_json is not None:
                     reports.append(report)
@@ -90,10 +94,13 @@ async def bring_in(
                 elif endless:
                     bars.console.print(f"{report.name}: {report.outcome.value}", markup=False)
                 bars.update(task, advance=1, note="")
-            if wait and items:
-                await _wait(bars, records, items)
+            set_aside = await _wait(bars, records, items, tell) if wait and items else 0
     told = ", ".join(f"{number} {outcome.value}" for outcome, number in sorted(counts.items())) or "nothing found"
     console.print(f"collection {collection}: {told}")
+    if set_aside:
+        console.print(
+            f"{set_aside} of these items were set aside on their way: `promenade dead-letters list` says why"
+        )
     if as_json is not None:
         as_json(
             [
@@ -116,15 +123,24 @@ async def _given(sources: Sequence[Source | Report]) -> AsyncIterator[Source | R
         yield source
 
 
-async def _wait(bars: Progress, records: Records, items: set[str]) -> None:
-    """Watch the records until every item is through or set aside."""
+async def _wait(bars: Progress, records: Records, items: set[str], tell: Callable[[str], None]) -> int:
+    """Watch the records until every item is through or set aside; a store that is away for a while is waited for.
+
+    Returns:
+        How many were set aside.
+    """
     tasks = {
         stage.value: bars.add_task(name, total=len(items), note="")
         for stage, name in zip(ITEM_STAGES, ("captioned", "scored", "embedded", "indexed"), strict=True)
     }
     paired = bars.add_task("in the pairing", total=len(items), note="")
-    while True:
+
+    async def look() -> tuple[list[ItemState], dict[str, str]]:
         states = [state for state in await records.all_states() if state.item in items and state.alive]
+        return states, (await read_state(records, DEFAULT_EXHIBITION)).members
+
+    while True:
+        states, members = await patiently(look, tell)
         failed = {
             state.item: stage.value
             for state in states
@@ -135,7 +151,6 @@ async def _wait(bars: Progress, records: Records, items: set[str]) -> None:
             done = sum(state.done(stage) is not None for state in states)
             note = f"{sum(1 for each in failed.values() if each == stage.value)} set aside" if failed else ""
             bars.update(tasks[stage.value], completed=done, note=note)
-        members = (await read_state(records, DEFAULT_EXHIBITION)).members
         hung = sum(
             state.latest is not None and members.get(state.item) == version_text(state.latest) for state in states
         )
@@ -144,7 +159,7 @@ async def _wait(bars: Progress, records: Records, items: set[str]) -> None:
         if hung + len(failed) + homeless >= len(states):
             for task in [*tasks.values(), paired]:
                 bars.update(task, refresh=True)
-            return
+            return len(failed)
         await asyncio.sleep(LOOK_EVERY)
 
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from infra.objects import NotFound
 from infra.records import ItemState, Records, media_key, rendition_key
@@ -27,6 +27,11 @@ from workers.media.pool import RENDITION_NAMES, DecoderPool, Prepared
 
 SIDE_BY_SIDE: Final = 4
 """Files on their way at once: while one is decoded, others are read and stored."""
+
+PATIENCE_SECONDS: Final = 120.0
+"""How long ingest waits for one part: longer than any restart of the embedded stack, not for ever."""
+
+T = TypeVar("T")
 
 _CONTENT_TYPES: Final = {"picture.jpg": "image/jpeg", "sound.flac": "audio/flac"}
 
@@ -77,6 +82,7 @@ class Ingest:
         pool: decodes within limits.
         publish: announces events; may be called from several tasks.
         again: bring back what was withdrawn, as a new generation.
+        say: told what is waited for while a part is away.
     """
 
     def __init__(
@@ -86,9 +92,11 @@ class Ingest:
         publish: Callable[[Sequence[Event]], Awaitable[None]],
         *,
         again: bool = False,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._records = records
         self._pool = pool
+        self._say = say
         self._publish = publish
         self._again = again
         self._last_sequence = 0
@@ -98,7 +106,10 @@ class Ingest:
         """Bring files in, a few side by side; a report for each as it is done, in no fixed order.
 
         A source that is a report already (a bad row of a manifest) is handed on. Trouble with one file never
-        stops the others; when a part is away, every file after it waits for that part.
+        stops the others; while a part is away, the files in hand wait for it, and with them those that follow.
+
+        Raises:
+            Passing: a part stayed away for longer than `PATIENCE_SECONDS`.
         """
         running: set[asyncio.Task[Report]] = set()
         try:
@@ -106,7 +117,7 @@ class Ingest:
                 if isinstance(source, Report):
                     yield source
                     continue
-                running.add(asyncio.create_task(self.add(source, collection)))
+                running.add(asyncio.create_task(self._add_patiently(source, collection)))
                 if len(running) >= SIDE_BY_SIDE:
                     done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                     for task in done:
@@ -118,6 +129,9 @@ class Ingest:
         finally:
             for task in running:
                 task.cancel()
+
+    async def _add_patiently(self, source: Source, collection: str) -> Report:
+        return await patiently(lambda: self.add(source, collection), self._say)
 
     async def add(self, source: Source, collection: str) -> Report:
         """Bring one file in.
@@ -307,8 +321,8 @@ async def load_rendition(records: Records, pool: DecoderPool, item: str, generat
 
 
 async def patiently(
-    work: Callable[[], Awaitable[Report]], say: Callable[[str], None], limit_seconds: float = 120.0
-) -> Report:
+    work: Callable[[], Awaitable[T]], say: Callable[[str], None], limit_seconds: float = PATIENCE_SECONDS
+) -> T:
     """Try again while a part is away, telling what is waited for.
 
     Raises:
