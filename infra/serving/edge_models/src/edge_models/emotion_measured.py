@@ -124,7 +124,9 @@ def _sound_cues(measurement: Mapping[str, Any]) -> list[Cue]:
     bpm, sure = _number(measurement, "tempo", "bpm"), _number(measurement, "tempo", "confidence")
     if bpm is not None and bpm > 0:
         trust = 1.0 if sure is None else min(1.0, max(0.0, sure) / 0.3)
-        rows.append((f"tempo {bpm:.0f} beats a minute", trust * _bounded(math.log2(max(bpm, 1.0) / 110.0) / 0.45), 0.30, 0.30))
+        rows.append(
+            (f"tempo {bpm:.0f} beats a minute", trust * _bounded(math.log2(max(bpm, 1.0) / 110.0) / 0.45), 0.30, 0.30)
+        )
     mode, sure = _word(measurement, "key", "mode"), _number(measurement, "key", "confidence")
     if mode is not None:
         trust = min(1.0, max(0.0, sure if sure is not None else 0.0) / 0.5)
@@ -139,7 +141,9 @@ def _sound_cues(measurement: Mapping[str, Any]) -> list[Cue]:
         rows.append((f"{onsets:.1f} onsets a second", z, 0.15, 0.45))
     centroid = _number(measurement, "brightness", "centroid")
     if centroid is not None and centroid > 0:
-        rows.append((f"brightness {centroid:.0f} Hz", _bounded(math.log2(max(centroid, 1.0) / 1200.0) / 0.7), 0.15, 0.30))
+        rows.append(
+            (f"brightness {centroid:.0f} Hz", _bounded(math.log2(max(centroid, 1.0) / 1200.0) / 0.7), 0.15, 0.30)
+        )
     quiet = _number(measurement, "silence", None)
     if quiet is not None and quiet > 0.05:
         rows.append((f"silence {quiet:.0%}", _bounded((quiet - 0.05) / 0.2), -0.05, -0.20))
