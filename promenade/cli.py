@@ -28,7 +28,7 @@ from infra.records import DEFAULT_EXHIBITION, Records
 from promenade import display
 from promenade.journey import bring_in, demo_journey
 from promenade.reach import changing, external, plain, reading, running_settings
-from promenade.settings import CLONE, Settings
+from promenade.settings import CLONE, HIGHEST_FIRST_PORT, Settings
 from promenade.supervisor import StackError, embedded_settings, stack_state
 from promenade.supervisor import down as stop_stack
 from promenade.supervisor import up as start_stack
@@ -102,7 +102,7 @@ def up(
     data: Data = DEFAULT_DATA,
     detach: Annotated[bool, typer.Option("--detach", help="Start in the background and return once ready.")] = False,
     ports_from: Annotated[
-        int | None, typer.Option(help="Lay all ports out from this one on.", min=1024, max=65000)
+        int | None, typer.Option(help="Lay all ports out from this one on.", min=1024, max=HIGHEST_FIRST_PORT)
     ] = None,
 ) -> None:
     """Start the embedded stack and keep it up (Ctrl-C stops it)."""

@@ -212,6 +212,7 @@ class WorkerProcess:
             self.settings.group,
             topics,
             self.settings.partitions,
+            self.settings.data / "faust",
             moved=() if self._pair is None else (self._pair.partitions_moved,),
         )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import faust
@@ -40,6 +41,7 @@ class Application:
         group: name of the consumer group.
         runners: topic -> runner.
         partitions: the topics' declared count.
+        folder: where Faust may keep what it insists on (empty folders for tables that are not used).
         moved: called at every rebalance, after the runners were told.
     """
 
@@ -49,6 +51,7 @@ class Application:
         group: str,
         runners: Mapping[str, StageRunner],
         partitions: int,
+        folder: Path,
         moved: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._moved = moved
@@ -67,6 +70,7 @@ class Application:
             broker=[f"kafka://{server}" for server in connection.servers.split(",")],
             broker_credentials=credentials,
             store="memory://",
+            datadir=str(folder),
             web_enabled=False,
             topic_disable_leader=True,
             topic_allow_declare=False,
