@@ -247,8 +247,12 @@ def test_a_restored_rule_goes_on_as_if_nothing_had_happened(
         assert world.wall == world.rule.pairs()
 
 
+@pytest.mark.parametrize("wholly", [4_000_000, 0], ids=["checked wholly", "checked by samples"])
 @pytest.mark.parametrize("made", RULE_CLASSES)
-def test_a_snapshot_that_does_not_fit_is_computed_anew_and_the_difference_told(made: type[Rule]) -> None:
+def test_a_snapshot_that_does_not_fit_is_computed_anew_and_the_difference_told(
+    made: type[Rule], wholly: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.pairing.rules._CHECKED_WHOLLY", wholly)
     world = World(made(Cosine()))
     for number in range(6):
         world.join(Kind.ARTWORK, number, (1.0, float(number)))
@@ -263,6 +267,7 @@ def test_a_snapshot_that_does_not_fit_is_computed_anew_and_the_difference_told(m
         (artwork, track, int(honest.paired(vectors[artwork][None], vectors[track][None])[0]) / 1e7)
         for artwork, track, _ in crossed
     ]
+    assert made.restore(Cosine(), world.members(), rows).agreed
     wrong = {
         "wrong similarity": [(one[0], one[1], one[2] - 0.1), two, *rest],
         "a pair too few": rows[1:],

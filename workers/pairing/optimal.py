@@ -101,26 +101,34 @@ class OptimalRule(Rule):
         mine, mine_at, theirs = [root], [0], []
         current, at = root, 0
         while True:
-            reached = other.price - self._gains(side, current)
-            reached += at + side.price[current]
-            nearer = reached < distance
-            for values, news in ((distance, reached), (queue, reached), (via, current)):
-                np.copyto(values, news, where=nearer)
-            nearest = int(queue.argmin())
-            reach = int(queue[nearest])
-            if reach >= best:
+            # Only items that may be nearer than the best end so far are looked at exactly: mostly a few.
+            offset = at + int(side.price[current]) + self._rest
+            vector = side.vectors[current]
+            about = self.measure.nearly(vector, other.vectors)
+            candidates = np.flatnonzero(other.price - about < best - offset + 1)
+            row = self.measure.row(vector, other.vectors[candidates])
+            reached = other.price[candidates] - row + offset
+            nearer = (reached < distance[candidates]) & (reached < best) & (other.held[candidates] != CLOSED)
+            if self.floor is not None:
+                nearer &= row >= self._floor_units
+            candidates, reached = candidates[nearer], reached[nearer]
+            distance[candidates] = queue[candidates] = reached
+            via[candidates] = current
+            free = np.flatnonzero(other.partner[candidates] < 0)
+            if len(free):
+                nearest = int(free[reached[free].argmin()])
+                best, end, end_is_other = int(reached[nearest]), int(candidates[nearest]), True
+            nearest = int(queue.argmin()) if len(queue) else -1
+            if nearest < 0 or queue[nearest] >= best:
                 break
-            partner = int(other.partner[nearest])
-            if partner < 0:
-                best, end, end_is_other = reach, nearest, True
-                break
+            reach, partner = int(queue[nearest]), int(other.partner[nearest])
             queue[nearest] = _FAR
             theirs.append(nearest)
             mine.append(partner)
             mine_at.append(reach)
             current, at = partner, reach
             if reach + int(side.price[partner]) < best:
-                best, end = reach + int(side.price[partner]), partner
+                best, end, end_is_other = reach + int(side.price[partner]), partner, False
         side.price[mine] -= best - np.array(mine_at)
         if theirs:
             other.price[theirs] += best - np.array(mine_at[1:])
