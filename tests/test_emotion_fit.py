@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edge_models import fit
+from edge_models import fit, fit_captions
 from edge_models.emotion_text import DIMENSION, Coefficients, raw_rgb
 from edge_models.norms import Norms
 
@@ -171,3 +171,12 @@ def test_own_captions_are_standardised_in_their_domain(made: tuple[fit.Features,
     assert all(value > 0 for value in domains["artwork"]["rgb"]["spread"])
     assert all(0.3 <= value <= 2 for value in domains["artwork"]["fused_rgb"]["spread"])
     assert domains["text"]["fused_rgb"] == {"centre": [0.0] * 3, "spread": [1.0] * 3}
+
+
+def test_too_few_captions_change_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coefficients = tmp_path / "coefficients.json"
+    coefficients.write_text("untouched")
+    arguments = [str(tmp_path), "--repository", str(tmp_path), "--coefficients", str(coefficients)]
+    assert fit_captions.main(arguments) == 2
+    assert "found 0 pictures and 0 recordings; give at least 9 of each" in capsys.readouterr().err
+    assert coefficients.read_text() == "untouched"

@@ -6,8 +6,8 @@ numbers go into the coefficients file. Measured by cross-validation over tracks:
 and the strength of the ridge is chosen inside each training set, so the printed figures hold for tracks never seen.
 What the coefficients mean is said in `edge_models.emotion_text`.
 
-With `--captions` (JSON lines from `edge_models.fit_captions`) the domains of the product's own captions are
-standardised too; without it they are kept from the file that is replaced, or start as those of the descriptions.
+The product's own captions start with the domain of the descriptions; run `edge_models.fit_captions` afterwards, which
+standardises them.
 """
 
 from __future__ import annotations
@@ -467,7 +467,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("table", type=Path, metavar="CSV", help="track,part,description,r,g,b")
     parser.add_argument("--repository", type=Path, required=True, help="the built model repository")
     parser.add_argument("--out", type=Path, default=COEFFICIENTS, help="the coefficients file to write")
-    parser.add_argument("--captions", type=Path, help="JSON lines from edge_models.fit_captions")
     parser.add_argument("--report", type=Path, help="where to write the measured table (Markdown)")
     parser.add_argument("--deals", type=int, default=3, help="how often the folds are dealt out anew (1 or more)")
     chosen = parser.parse_args(arguments)
@@ -495,26 +494,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "strengths": fit.strengths,
         "r_of_rgb": {name: round(float(np.mean([f["this reading"][name] for f in figures])), 3) for name in "rgb"},
         "r_of_words_va": [round(value, 3) for value in r_of_words],
-        "captions": "none: the domains of own captions are those of the descriptions",
+        "captions": "none: own captions have the domain of the descriptions",
     }
     for name in ("artwork", "track", emotion.FREE_TEXT):
         domains[name] = domains["description"]
-    if chosen.captions is not None:
-        lines = chosen.captions.read_text(encoding="utf-8").splitlines()
-        captions = [json.loads(line) for line in lines if line.strip()]
-        vectors = [embed(models, item["texts"]) for item in captions]
-        domains |= fit_domains(coefficients, norms, captions, vectors)
-        counts = {kind: sum(item["kind"] == kind for item in captions) for kind in ("artwork", "track")}
-        provenance["captions"] = f"five captions each of {counts['artwork']} artworks and {counts['track']} tracks"
-    elif chosen.out.exists():
-        before = json.loads(chosen.out.read_text(encoding="utf-8"))
-        domains |= {name: each for name, each in before["domains"].items() if name != "description"}
-        provenance["captions"] = before["provenance"]["captions"]
     chosen.out.write_text(as_file(coefficients, domains, provenance), encoding="utf-8")
     Coefficients.read(chosen.out)
     report = report_of(figures, table, provenance)
     print(report)
-    print(f"\n{chosen.out}: {numbers_in(chosen.out):,} numbers")
+    print(f"\n{chosen.out}: {numbers_in(chosen.out):,} numbers. Now standardise: python -m edge_models.fit_captions")
     if chosen.report is not None:
         chosen.report.write_text(report + "\n", encoding="utf-8")
     return 0

@@ -1,8 +1,9 @@
-"""Measure and caption files with the served models: `python -m edge_models.fit_captions`, for `edge_models.fit`.
+"""Standardise the emotion of the product's own captions: `python -m edge_models.fit_captions FOLDER ...`.
 
-Pictures and recordings of the given folders or files become one JSON line each: kind, name, texts, phrases and
-measurements of five parts (fragments 1-4, the whole). Done by hand when captions change. The pipeline's own decoding
-(orientation, colour profiles, limits) is left to the workers: here plain, trusted files are read.
+The pictures and recordings of the folders are measured and captioned by the served models; what is typical of these
+captions (centres and spreads, see `edge_models.emotion_text`) replaces what the coefficients file held. Done by hand,
+after `edge_models.fit`, and when the wording of captions changes. The pipeline's own decoding (orientation, colour
+profiles, limits) is left to the workers: here plain, trusted files are read.
 """
 
 from __future__ import annotations
@@ -18,9 +19,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge_models import fit
+from edge_models.emotion_text import COEFFICIENTS, Coefficients
 from edge_models.local import LocalModels
+from edge_models.norms import Norms
 
 RATE = 16_000
+FEWEST = 9
+"""Files of each kind: fewer say too little of what is typical."""
 WINDOW = 30 * RATE
 PICTURE_PARTS = ("top-left", "top-right", "bottom-left", "bottom-right", "whole")
 SOUND_PARTS = ("part-1", "part-2", "part-3", "part-4", "whole")
@@ -117,24 +123,42 @@ def _read_sound(path: Path) -> npt.NDArray[np.float32]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 0 when every file was read."""
+    """The command; 0 when the coefficients were written, 2 when there are too few files of a kind."""
     parser = argparse.ArgumentParser(prog="python -m edge_models.fit_captions", description=__doc__.split("\n\n")[0])
     parser.add_argument("paths", type=Path, nargs="+", help="pictures, recordings, or folders of them")
     parser.add_argument("--repository", type=Path, required=True, help="the built model repository")
-    parser.add_argument("--out", type=Path, required=True, help="the JSON lines to write")
+    parser.add_argument("--coefficients", type=Path, default=COEFFICIENTS, help="the coefficients file to change")
+    parser.add_argument("--captions", type=Path, help="where to keep the captions too, as JSON lines")
     chosen = parser.parse_args(arguments)
     models = LocalModels(chosen.repository)
     found = [file for path in chosen.paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
-    with chosen.out.open("w", encoding="utf-8") as out:
-        for path in found:
-            catalogue = {"title": path.stem.replace("_", " ")}
-            if path.suffix.lower() in _PICTURES:
-                item = caption_picture(models, _read_picture(path), catalogue)
-            elif path.suffix.lower() in _SOUNDS:
-                item = caption_sound(models, _read_sound(path), catalogue)
-            else:
-                continue
-            out.write(json.dumps({"name": path.stem, **item}, ensure_ascii=False) + "\n")
+    items: list[dict[str, Any]] = []
+    for path in found:
+        catalogue = {"title": path.stem.replace("_", " ")}
+        if path.suffix.lower() in _PICTURES:
+            items.append({"name": path.stem, **caption_picture(models, _read_picture(path), catalogue)})
+        elif path.suffix.lower() in _SOUNDS:
+            items.append({"name": path.stem, **caption_sound(models, _read_sound(path), catalogue)})
+    if chosen.captions is not None:
+        lines = [json.dumps(item, ensure_ascii=False) for item in items]
+        chosen.captions.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    counts = {kind: sum(item["kind"] == kind for item in items) for kind in ("artwork", "track")}
+    if min(counts.values()) < FEWEST:
+        print(
+            f"found {counts['artwork']} pictures and {counts['track']} recordings; give at least {FEWEST} of each",
+            file=sys.stderr,
+        )
+        return 2
+    norms = Norms.read(chosen.repository / "score_emotion" / "1" / "norms.json")
+    before = json.loads(chosen.coefficients.read_text(encoding="utf-8"))
+    coefficients = Coefficients.read(chosen.coefficients)
+    vectors = [fit.embed(models, item["texts"]) for item in items]
+    domains = before["domains"] | fit.fit_domains(coefficients, norms, items, vectors)
+    provenance = before["provenance"] | {
+        "captions": f"five captions each of {counts['artwork']} artworks and {counts['track']} tracks"
+    }
+    chosen.coefficients.write_text(fit.as_file(coefficients, domains, provenance), encoding="utf-8")
+    print(f"{chosen.coefficients}: standardised on {provenance['captions']}")
     return 0
 
 
