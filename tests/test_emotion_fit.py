@@ -101,9 +101,10 @@ def test_all_rows_of_a_track_lie_in_one_fold() -> None:
     assert np.array_equal(folds, fit.folds_of(groups, 10))
 
 
-def test_the_ridge_equals_its_normal_equations() -> None:
+@pytest.mark.parametrize("rows", [50, 5])
+def test_the_ridge_equals_its_normal_equations(rows: int) -> None:
     generator = np.random.default_rng(0)
-    features, targets = generator.normal(size=(50, 7)), generator.normal(size=(50, 2))
+    features, targets = generator.normal(size=(rows, 7)), generator.normal(size=(rows, 2))
     (weights,), mean = fit.ridge(features, targets, [3.0])
     centred = features - features.mean(axis=0)
     expected = np.linalg.solve(centred.T @ centred + 3.0 * np.eye(7), centred.T @ (targets - targets.mean(axis=0)))

@@ -126,13 +126,17 @@ def folds_of(groups: npt.NDArray[np.int64], folds: int, seed: int = 0) -> npt.ND
 
 
 def ridge(features: Floats, targets: Floats, strengths: Sequence[float]) -> tuple[list[Floats], Floats]:
-    """Ridge weights [n_features, n_targets] for each strength (closed form), with the intercept at the means."""
-    centred = features - features.mean(axis=0)
-    values, vectors = np.linalg.eigh(centred.T @ centred)
-    projected = vectors.T @ (centred.T @ (targets - targets.mean(axis=0)))
-    return [vectors @ (projected / (np.maximum(values, 0.0) + strength)[:, None]) for strength in strengths], (
-        features.mean(axis=0)
-    )
+    """Ridge weights [n_features, n_targets] for each strength (closed form), and the features' means.
+
+    Solved over rows where there are fewer rows than features: the same weights, by the smaller matrix.
+    """
+    mean = features.mean(axis=0)
+    centred, wanted = features - mean, targets - targets.mean(axis=0)
+    by_rows = len(features) < features.shape[1]
+    values, vectors = np.linalg.eigh(centred @ centred.T if by_rows else centred.T @ centred)
+    projected = vectors.T @ (wanted if by_rows else centred.T @ wanted)
+    solutions = [vectors @ (projected / (np.maximum(values, 0.0) + strength)[:, None]) for strength in strengths]
+    return [centred.T @ solution for solution in solutions] if by_rows else solutions, mean
 
 
 @dataclass(frozen=True)
