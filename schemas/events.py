@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schemas.failures import Lasting
-from schemas.media import ItemId
+from schemas.media import CollectionName, ItemId
 from schemas.records import Stage, now
 
 MAXIMUM_EVENT_BYTES: Final = 64 * 1024
@@ -68,7 +68,7 @@ class Captioned(ItemEvent):
 
     topic: ClassVar[str] = TOPIC_PREFIX + "captioned"
     type: Literal["captioned"] = "captioned"
-    result: str = Field(max_length=1024)
+    result: str = Field(min_length=1, max_length=1024)
 
 
 class Scored(ItemEvent):
@@ -76,7 +76,7 @@ class Scored(ItemEvent):
 
     topic: ClassVar[str] = TOPIC_PREFIX + "scored"
     type: Literal["scored"] = "scored"
-    result: str = Field(max_length=1024)
+    result: str = Field(min_length=1, max_length=1024)
 
 
 class Embedded(ItemEvent):
@@ -84,7 +84,7 @@ class Embedded(ItemEvent):
 
     topic: ClassVar[str] = TOPIC_PREFIX + "embedded"
     type: Literal["embedded"] = "embedded"
-    result: str = Field(max_length=1024)
+    result: str = Field(min_length=1, max_length=1024)
 
 
 class Indexed(ItemEvent):
@@ -92,7 +92,7 @@ class Indexed(ItemEvent):
 
     topic: ClassVar[str] = TOPIC_PREFIX + "indexed"
     type: Literal["indexed"] = "indexed"
-    result: str = Field(max_length=1024)
+    result: str = Field(min_length=1, max_length=1024)
 
 
 class PairingCommand(Event):
@@ -100,7 +100,7 @@ class PairingCommand(Event):
 
     topic: ClassVar[str] = TOPIC_PREFIX + "pairing"
     type: Literal["pairing"] = "pairing"
-    exhibition: str = Field(max_length=63)
+    exhibition: CollectionName
     what: Literal["item-ready", "item-left"]
     item: ItemId
     generation: int = Field(ge=0, le=HIGHEST_NUMBER)
@@ -116,9 +116,9 @@ class PairingChanged(Event):
 
     topic: ClassVar[str] = TOPIC_PREFIX + "pairing-changed"
     type: Literal["pairing-changed"] = "pairing-changed"
-    exhibition: str = Field(max_length=63)
+    exhibition: CollectionName
     number: int = Field(ge=1, le=10**12 - 1)
-    result: str = Field(max_length=1024)
+    result: str = Field(min_length=1, max_length=1024)
 
     def key(self) -> str:
         """Keyed by exhibition."""
@@ -132,7 +132,7 @@ class DeadLettered(Event):
     type: Literal["dead-lettered"] = "dead-lettered"
     item: str = Field(default="", max_length=80)
     stage: str = Field(max_length=40)
-    result: str = Field(max_length=1024)
+    result: str = Field(min_length=1, max_length=1024)
 
     def key(self) -> str:
         """Keyed by item, or by the reference where there is none."""
