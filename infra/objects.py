@@ -158,6 +158,18 @@ class Objects:
 
         return await self._run("put if absent", work)
 
+    async def folders(self, prefix: str) -> list[str]:
+        """What lies one level below the prefix and holds objects, each with a slash at its end, in order."""
+
+        def work() -> list[str]:
+            return [
+                each.object_name
+                for each in self._client.list_objects(self.bucket, prefix=prefix)
+                if each.object_name is not None and each.is_dir
+            ]
+
+        return await self._run("list", work)
+
     async def list(self, prefix: str) -> list[ObjectInfo]:
         """All objects whose key begins with the prefix, in order of key."""
 

@@ -210,6 +210,13 @@ class Records:
             state.add(info)
         return state.close()
 
+    async def buried(self, item: str) -> int:
+        """Highest generation of an item with a tombstone, -1 when there is none; lists its tombstones alone."""
+        state = ItemState(item)
+        for info in await self.objects.list(f"{ITEMS}{item}/tombstones/"):
+            state.add(info)
+        return state.buried
+
     async def all_states(self) -> list[ItemState]:
         """Every item's state by one listing, in order of id."""
         return states_from(await self.objects.list(ITEMS))
@@ -402,7 +409,8 @@ class Records:
 
     async def exhibitions(self) -> list[ExhibitionSettings]:
         """All exhibitions by name; the default one (every collection) exists when nobody made any."""
-        keys = [info.key for info in await self.objects.list("exhibitions/") if info.key.endswith("/settings.json")]
+        # One level only: the logs below grow with every item.
+        keys = [f"{folder}settings.json" for folder in await self.objects.folders("exhibitions/")]
         found = [
             self._read(key, content, ExhibitionSettings)
             async for key, content in self.objects.get_many(keys)
