@@ -9,6 +9,7 @@ stopped. The same bytes are one item in as many collections as hold it.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from schemas.events import Arrived, Event, new_trace
 from schemas.failures import Lasting, Passing
 from schemas.media import Kind, digest_of, item_id
 from schemas.records import Catalogue, Membership, Revision, Stage, merged_catalogue, now
+from workers.media.child import open_regular
 from workers.media.detect import HEAD_BYTES, PICTURES, detect
 from workers.media.pool import RENDITION_NAMES, DecoderPool, Prepared
 
@@ -281,15 +283,12 @@ def read_file(path: Path, limit: int) -> bytes:
         Lasting: it is none, cannot be read, or is larger than `limit` bytes.
     """
     try:
-        if not path.is_file():
-            what = "there is no such file." if not path.exists() else "it is not a regular file."
-            raise Lasting(what, "Give pictures and tracks as ordinary files.")
-        size = path.stat().st_size
-        if size > limit:
-            raise Lasting(
-                f"the file has {size / 2**20:.0f} MiB, more than {limit / 2**20:.0f}.", "Bring a smaller version."
-            )
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(str(path)), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise Lasting(
+                    f"the file has {size / 2**20:.0f} MiB, more than {limit / 2**20:.0f}.", "Bring a smaller version."
+                )
             return file.read(limit + 1)
     except OSError as error:
         raise Lasting(f"it cannot be read: {error.strerror}.", "Check the file's rights and the disk.") from None
