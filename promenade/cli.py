@@ -28,6 +28,7 @@ from infra.records import DEFAULT_EXHIBITION, Records
 from promenade import display
 from promenade.clients import connection_of, objects_of
 from promenade.journey import bring_in, demo_journey
+from promenade.pairing import commands as pairing_commands
 from promenade.reach import changing, external, plain, reading, running_settings
 from promenade.settings import CLONE, HIGHEST_FIRST_PORT, Settings
 from promenade.supervisor import StackError, embedded_settings, stack_state
@@ -53,6 +54,8 @@ models_commands = typer.Typer(help="The models of a profile: build.", no_args_is
 application.add_typer(dead_letters, name="dead-letters")
 application.add_typer(collection_commands, name="collection")
 application.add_typer(models_commands, name="models")
+application.add_typer(pairing_commands.evaluate_commands, name="evaluate")
+application.command()(pairing_commands.pair)
 
 Data = Annotated[Path, typer.Option("--data", envvar="PROMENADE_DATA", help="The data folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
