@@ -251,6 +251,10 @@ class Ingest:
         assert state.latest is not None
         outcome = await self._put_membership(source, collection, identity, state.latest[0])
         revision = await self._records.refresh_revision(identity, now())
+        if revision is None and outcome is not Outcome.KNOWN and not (await self._records.state(identity)).alive:
+            # Withdrawn after the first look: what was written just now goes too.
+            await self._records.erase(identity)
+            raise NotFound(identity)
         if revision is None and state.done(Stage.CAPTION) is None and not state.failed(Stage.CAPTION.value):
             # An earlier run may have died before its announcement; a second one is harmless.
             revision = await self._records.revision(identity, state.latest)
