@@ -383,7 +383,7 @@ def _from_arrays(path: Path, space: FileSpace) -> VectorTable:
     except OSError as error:
         raise Refused(_unreadable(path, error)) from None
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        python = "pickle" in str(error) or "Object arrays" in str(error)
+        python = any(word in str(error) for word in ("pickle", "Object arrays", "Python objects"))
         why = "it holds Python objects; save plain numbers and texts" if python else "it is broken or empty"
         raise Refused(f"{path.name} cannot be read as {path.suffix[1:].upper()}: {why}.") from None
     except MemoryError:
@@ -580,14 +580,14 @@ def _is_row(cells: Sequence[str], decimal_comma: bool) -> bool:
     """Whether a file's first line is a row already, not the names of columns.
 
     Names are: a first cell that is a usual name of an id column; cells without any number; and whole numbers that
-    only count the columns (pandas names columns so).
+    only count the columns from 0 (pandas names columns so).
     """
     first = _plain(cells[0])
     if first in _ID_COLUMNS or first in _COUNTING_COLUMNS:
         return False
     found = [numbers for cell in cells[1:] if (numbers := parse_numbers(cell, decimal_comma)) is not None]
     flat = [number for numbers in found for number in numbers]
-    counting = len(flat) > 1 and flat in ([*range(len(flat))], [*range(1, len(flat) + 1)])
+    counting = len(flat) > 1 and flat == [*range(len(flat))]
     return bool(found) and not counting
 
 
