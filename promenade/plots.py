@@ -87,7 +87,7 @@ def _heading(judged: Judged) -> str:
 def _subheading(judged: Judged) -> str:
     rule = f", rule {judged.rule}" if judged.rule else ""
     return (
-        f"{judged.evaluation.pairs:,} pairs, space {judged.space}{rule}. Each histogram is scaled to its own highest bin."
+        f"{judged.evaluation.pairs:,} pairs, space {judged.space}{rule}. Histograms: each scaled to its highest bin."
     )
 
 

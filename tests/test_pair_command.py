@@ -12,10 +12,9 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as some
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from promenade.cli import application
 from promenade.pairing.tables import parse_numbers, read_vectors, space_named
@@ -343,11 +342,13 @@ def test_many_items_are_let_in_one_by_one_with_the_same_result(monkeypatch: pyte
     from promenade.pairing import truth
 
     generator = np.random.default_rng(6)
-    sides = [{f"{side}{place}": vector for place, vector in enumerate(generator.random((30, 3)))} for side in "ab"]
-    order = {name: 30 - place for place, name in enumerate(sides[1])}
+    left, right = (
+        {f"{side}{place}": vector for place, vector in enumerate(generator.random((30, 3)))} for side in "ab"
+    )
+    order = {name: 30 - place for place, name in enumerate(right)}
     rules = ("greedy", "stable", "optimal")
-    at_once = {rule: truth.pair_all(*sides, Cosine(), rule, sequences=order) for rule in rules}
+    at_once = {rule: truth.pair_all(left, right, Cosine(), rule, sequences=order) for rule in rules}
     monkeypatch.setattr(truth, "_DENSE", dict.fromkeys(rules, 0))
     for rule in rules:
-        assert truth.pair_all(*sides, Cosine(), rule, sequences=order) == at_once[rule]
-    assert at_once["stable"] == batch_stable(*sides, Cosine())
+        assert truth.pair_all(left, right, Cosine(), rule, sequences=order) == at_once[rule]
+    assert at_once["stable"] == batch_stable(left, right, Cosine())
