@@ -211,14 +211,20 @@ def wall(object_store: Reached, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         counts = {Kind.ARTWORK: 40, Kind.TRACK: 36}
         moods, joints = generator.random((5, 15)) ** 3 * 255, generator.normal(size=(5, 384))
         sides: dict[Kind, dict[str, Any]] = {kind: {} for kind in Kind}
+
+        async def put(kind: Kind, place: int, rgb: Any, joint: Any) -> None:
+            item = await put_item(records, f"{kind}-{place}", kind, sequence=place)
+            await put_results(records, item, rgb, joint / np.linalg.norm(joint))
+            sides[kind][item] = rgb.astype(np.float32)
+
+        work = []
         for kind, count in counts.items():
             for place in range(count):
                 mood = generator.integers(5)
                 rgb = share * moods[mood] + (1 - share) * generator.random(15) ** 3 * 255
                 joint = share * joints[mood] + (1 - share) * generator.normal(size=384)
-                item = await put_item(records, f"{kind}-{place}", kind, sequence=place)
-                await put_results(records, item, rgb, joint / np.linalg.norm(joint))
-                sides[kind][item] = rgb.astype(np.float32)
+                work.append(put(kind, place, rgb, joint))
+        await asyncio.gather(*work)
         pairs = batch_stable(sides[Kind.ARTWORK], sides[Kind.TRACK], Cosine())
         changes = tuple(
             PairChange(artwork=artwork, track=track, similarity=similarity, what="formed", why="test")
