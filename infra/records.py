@@ -431,12 +431,8 @@ class Records:
 
     async def pairing_log(self, exhibition: str, after: int) -> list[PairingRevision]:
         """The revisions of an exhibition's pairing with a number above `after`, in order."""
-        prefix = f"exhibitions/{exhibition}/log/"
-        keys = [
-            info.key
-            for info in await self.objects.list(prefix)
-            if int(info.key[len(prefix) :].removesuffix(".json")) > after
-        ]
+        last = pairing_revision_key(exhibition, after)
+        keys = [info.key for info in await self.objects.list(f"exhibitions/{exhibition}/log/", after=last)]
         return [
             self._read(key, content, PairingRevision)
             async for key, content in self.objects.get_many(keys)
