@@ -181,7 +181,7 @@ async def put_results(records: Records, item: str, rgb: np.ndarray[Any, Any], jo
     """A score and an embedding of a made item."""
     triples = tuple(tuple(map(float, triple)) for triple in rgb.reshape(5, 3))
     points = tuple((float(triple[0]) / 255, float(triple[1]) / 255) for triple in triples)
-    score = ScoreBody(rgb=triples, va=points, va_text=points, va_medium=points, evidence=((),) * 5)
+    score = ScoreBody(rgb=triples, va=points, va_scored=points, va_medium=points, evidence=((),) * 5)
     made = Provenance(models={}, profile="test", made=now(), seconds=0)
     for body in (score, EmbedBody(vectors={"caption-minilm-1": packed(joint)})):
         await records.write_result(
