@@ -220,6 +220,7 @@ def test_bad_rows_are_named_with_their_line_and_stop_nobody(tmp_path: Path) -> N
         ("id,r,g,b\n", "a.csv holds no vector that can be used"),
         ("id,r,g\nx,1,2\n", "it has 2 numbers, and rgb wants 3"),
         ("id,title\nx,sea\n", "has no columns of numbers"),
+        ("r,g,b\n1,2,3\n", "has no column of ids"),
         ("id,r,g,b\nx,1,2,3\nCittà,4,5,6\n".encode("latin-1"), "not UTF-8 (line 3)"),
         ("id,r,g,b\nx,1,2,3\n".encode("utf-16"), "UTF-16"),
         (b"id,r,g,b\nx,1,2,\0\n", "zero bytes"),
@@ -309,7 +310,11 @@ def test_arrays_name_their_bad_rows_and_run_no_code(tmp_path: Path) -> None:
     np.savez(tmp_path / "short.npz", ids=np.array(["x"]), vectors=np.eye(2))
     np.savez(tmp_path / "many.npz", one=np.eye(2), two=np.eye(2))
     np.save(tmp_path / "flat.npy", np.arange(4.0))
+    np.save(tmp_path / "none.npy", np.zeros((0, 2)))
     file_of(tmp_path, "broken.npy", b"\x93NUMPY")
+    head = b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 2), }"
+    file_of(tmp_path, "lying.npy", head.ljust(127) + b"\n")
+    file_of(tmp_path, "cut.npy", head[:-3].ljust(127) + b"\n")
     file_of(tmp_path, "empty.npz", b"")
     assert "'x' is there already, in row 0" in read_vectors(tmp_path / "twice.npz", space).bad[0].reason
     for name, part in (
@@ -318,6 +323,9 @@ def test_arrays_name_their_bad_rows_and_run_no_code(tmp_path: Path) -> None:
         ("many.npz", "name the array `vectors`"),
         ("flat.npy", "shape"),
         ("broken.npy", "broken or empty"),
+        ("none.npy", "holds no vector"),
+        ("lying.npy", "broken or empty"),
+        ("cut.npy", "broken or empty"),
         ("empty.npz", "broken or empty"),
     ):
         with pytest.raises(Refused, match=part):
