@@ -45,6 +45,6 @@ def test_the_corners_of_the_plane_have_the_words_one_expects() -> None:
 
 
 def test_a_channel_is_named_only_when_it_stands_out() -> None:
-    assert feeling_words((200.0, 100.0, 60.0), (0.5, 0.5)).endswith("full of movement")
+    assert feeling_words((200.0, 100.0, 60.0), (0.5, 0.5)).endswith("in motion")
     assert feeling_words((60.0, 90.0, 200.0), (0.5, 0.5)).endswith("nostalgic")
     assert ", " not in feeling_words((100.0, 104.0, 98.0), (0.5, 0.5))

@@ -12,14 +12,14 @@ from typing import Final
 _FIELDS: Final = (
     # low arousal, middle, high arousal; each from unpleasant over neutral to pleasant
     ("gloomy", "quiet", "serene"),
-    ("uneasy", "even-tempered", "warm"),
+    ("uneasy", "balanced", "warm"),
     ("tense", "stirring", "joyful"),
 )
 _LOWER: Final = 0.44
 _UPPER: Final = 0.56
 """Bounds of the middle fields: wide enough that noise does not flip a word, narrow enough that words differ."""
 
-_CHANNELS: Final = ("full of movement", "calm", "nostalgic")
+_CHANNELS: Final = ("in motion", "calm", "nostalgic")
 _STANDS_OUT: Final = 1.12
 """How much stronger than the mean of the channels one must be to be named."""
 
