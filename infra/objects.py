@@ -159,14 +159,16 @@ class Objects:
         return await self._run("put if absent", work)
 
     async def folders(self, prefix: str) -> list[str]:
-        """Names of what lies one level below a prefix that ends in `/` and has something below itself, in order."""
+        """What lies one level below the prefix and holds objects, each with a slash at its end, in order."""
 
         def work() -> list[str]:
-            found = self._client.list_objects(self.bucket, prefix=prefix, recursive=False)
-            names = [each.object_name or "" for each in found]
-            return sorted(name[len(prefix) :].rstrip("/") for name in names if name.endswith("/") and name != prefix)
+            return [
+                each.object_name
+                for each in self._client.list_objects(self.bucket, prefix=prefix)
+                if each.object_name is not None and each.is_dir
+            ]
 
-        return await self._run("list folders", work)
+        return await self._run("list", work)
 
     async def list(self, prefix: str) -> list[ObjectInfo]:
         """All objects whose key begins with the prefix, in order of key."""

@@ -214,6 +214,13 @@ class Records:
             state.add(info)
         return state.close()
 
+    async def buried(self, item: str) -> int:
+        """Highest generation of an item with a tombstone, -1 when there is none; lists its tombstones alone."""
+        state = ItemState(item)
+        for info in await self.objects.list(f"{ITEMS}{item}/tombstones/"):
+            state.add(info)
+        return state.buried
+
     async def all_states(self) -> list[ItemState]:
         """Every item's state by one listing, in order of id."""
         return states_from(await self.objects.list(ITEMS))
@@ -406,11 +413,16 @@ class Records:
 
     async def exhibitions(self) -> list[ExhibitionSettings]:
         """All exhibitions by name; the default one (every collection) exists when nobody made any."""
-        names = await self.objects.folders(EXHIBITIONS)
+        names = await self._exhibition_names()
         found = [each for each in await asyncio.gather(*map(self.exhibition, names)) if each is not None]
         if not any(each.name == DEFAULT_EXHIBITION for each in found):
             found.append(ExhibitionSettings(name=DEFAULT_EXHIBITION))
         return sorted(found, key=lambda each: each.name)
+
+    async def _exhibition_names(self) -> list[str]:
+        # One level only: the logs below grow with every item.
+        folders = await self.objects.folders(EXHIBITIONS)
+        return [folder.removeprefix(EXHIBITIONS).rstrip("/") for folder in folders]
 
     async def exhibition(self, name: str) -> ExhibitionSettings | None:
         """The newest settings of an exhibition; None when there is none of that name."""
@@ -450,7 +462,7 @@ class Records:
         """Names of exhibitions without settings of which something is left."""
         return [
             name
-            for name in await self.objects.folders(EXHIBITIONS)
+            for name in await self._exhibition_names()
             # A store may show a folder for a while after the last object in it went.
             if await self.exhibition(name) is None and await self.objects.list(f"{EXHIBITIONS}{name}/")
         ]

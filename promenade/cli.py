@@ -26,13 +26,14 @@ from gallery.views import StatusView, item_view, pairs_view, status_view
 from infra.broker import Producer, Topics
 from infra.records import DEFAULT_EXHIBITION, Records
 from promenade import display
+from promenade.clients import connection_of, objects_of
 from promenade.journey import bring_in, demo_journey
+from promenade.pairing import commands as pairing_commands
 from promenade.reach import changing, external, plain, reading, running_settings
 from promenade.settings import CLONE, HIGHEST_FIRST_PORT, Settings
 from promenade.supervisor import StackError, embedded_settings, stack_state
 from promenade.supervisor import down as stop_stack
 from promenade.supervisor import up as start_stack
-from promenade.worker import chosen_stages, connection_of, objects_of, run_worker, vectors_of
 from schemas.events import Event
 from schemas.failures import Lasting, Passing, Refused
 from schemas.media import Kind
@@ -53,6 +54,8 @@ models_commands = typer.Typer(help="The models of a profile: build.", no_args_is
 application.add_typer(dead_letters, name="dead-letters")
 application.add_typer(collection_commands, name="collection")
 application.add_typer(models_commands, name="models")
+application.add_typer(pairing_commands.evaluate_commands, name="evaluate")
+application.command()(pairing_commands.pair)
 
 Data = Annotated[Path, typer.Option("--data", envvar="PROMENADE_DATA", help="The data folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -132,6 +135,8 @@ def worker(
     http_port: Annotated[int | None, typer.Option(help="Port of health, metrics and API.", min=1, max=65535)] = None,
 ) -> None:
     """Run one worker process against the parts that PROMENADE_ settings name."""
+    from promenade.worker import chosen_stages, run_worker
+
     logging.basicConfig(
         level=os.environ.get("PROMENADE_LOG", "WARNING"), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -158,6 +163,7 @@ def prepare() -> None:
             say(f"topics: {len(made)} made, the others there")
             if settings.qdrant_url is not None:
                 from promenade.profile import read_profile
+                from promenade.worker import vectors_of
 
                 vectors = vectors_of(settings, read_profile(settings.profile))
                 await vectors.prepare()

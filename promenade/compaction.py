@@ -15,10 +15,10 @@ from gallery.views import status_view
 from infra.broker import Connection, Topics, forget_group
 from infra.objects import Objects
 from infra.records import Records
+from promenade.clients import connection_of, objects_of
 from promenade.reach import external
 from promenade.settings import Settings
 from promenade.supervisor import StackError, embedded_settings, stack_state, start_parts
-from promenade.worker import connection_of, objects_of
 from schemas.failures import Refused
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -25,7 +26,12 @@ from workers.media.pool import DecoderPool
 from workers.pair import read_state
 
 LOOK_EVERY: Final = 1.0
-"""Seconds between looks at the records while waiting: one listing each time."""
+"""Seconds between looks at the pairing while waiting: one listing of its log each time."""
+
+FULL_LOOK_EVERY: Final = 3.0
+FULL_LOOK_SHARE: Final = 20
+"""A look at every record is dear (it lists them all), so it comes every few seconds, and of a large collection so
+rarely that it takes a twentieth of the time at most; and at once when the pairing says that all may be through."""
 
 
 def _bars(console: Console) -> Progress:
@@ -135,12 +141,19 @@ async def _wait(bars: Progress, records: Records, items: set[str], tell: Callabl
     }
     paired = bars.add_task("in the pairing", total=len(items), note="")
 
-    async def look() -> tuple[list[ItemState], dict[str, str]]:
-        states = [state for state in await records.all_states() if state.item in items and state.alive]
-        return states, (await read_state(records, DEFAULT_EXHIBITION)).members
+    async def look() -> list[ItemState]:
+        return [state for state in await records.all_states() if state.item in items and state.alive]
 
+    async def follow() -> None:
+        for revision in await records.pairing_log(DEFAULT_EXHIBITION, pairing.number):
+            pairing.apply(revision)
+
+    pairing = await patiently(lambda: read_state(records, DEFAULT_EXHIBITION), tell)
     while True:
-        states, members = await patiently(look, tell)
+        begun = time.monotonic()
+        states = await patiently(look, tell)
+        await patiently(follow, tell)
+        next_full = begun + max(FULL_LOOK_EVERY, FULL_LOOK_SHARE * (time.monotonic() - begun))
         failed = {
             state.item: stage.value
             for state in states
@@ -152,15 +165,24 @@ async def _wait(bars: Progress, records: Records, items: set[str], tell: Callabl
             note = f"{sum(1 for each in failed.values() if each == stage.value)} set aside" if failed else ""
             bars.update(tasks[stage.value], completed=done, note=note)
         hung = sum(
-            state.latest is not None and members.get(state.item) == version_text(state.latest) for state in states
+            state.latest is not None and pairing.members.get(state.item) == version_text(state.latest)
+            for state in states
         )
         bars.update(paired, completed=hung)
         homeless = sum(not state.memberships for state in states)
-        if hung + len(failed) + homeless >= len(states):
+        missing = len(states) - hung - len(failed) - homeless
+        if missing <= 0:
             for task in [*tasks.values(), paired]:
                 bars.update(task, refresh=True)
             return len(failed)
-        await asyncio.sleep(LOOK_EVERY)
+        before = dict(pairing.members)
+        while time.monotonic() < next_full:
+            await asyncio.sleep(LOOK_EVERY)
+            await patiently(follow, tell)
+            new = sum(before.get(item) != version for item, version in pairing.members.items() if item in items)
+            bars.update(paired, completed=min(len(items), hung + new))
+            if new >= missing:
+                break
 
 
 def demo_journey(

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from infra.broker import Producer
 from infra.records import Records
+from promenade.clients import connection_of, objects_of
 from promenade.settings import Settings
 from promenade.supervisor import StackError, borrowed_object_store, embedded_settings, stack_state
-from promenade.worker import connection_of, objects_of
 from schemas.failures import Passing
 
 

@@ -25,6 +25,7 @@ from infra.inference import Inference
 from infra.objects import Objects
 from infra.records import Records
 from infra.vectors import Vectors
+from promenade.clients import connection_of, objects_of
 from promenade.profile import read_profile
 from promenade.settings import Settings
 from schemas.events import EVENT_OF_STAGE, Event, ItemEvent, PairingCommand, Withdrawn
@@ -58,33 +59,6 @@ class Clients:
     inference: Inference
     profile: Profile
     connection: Connection
-
-
-def connection_of(settings: Settings) -> Connection:
-    """How to reach the broker."""
-    password = settings.broker_password.get_secret_value() if settings.broker_password else None
-    return Connection(settings.broker, settings.broker_security, settings.broker_user, password)
-
-
-def objects_of(settings: Settings) -> Objects:
-    """The object store's client.
-
-    Raises:
-        Refused: no credentials are set.
-    """
-    if settings.s3_access_key is None or settings.s3_secret_key is None:
-        raise Refused(
-            "there are no credentials for the object store: set PROMENADE_S3_ACCESS_KEY and PROMENADE_S3_SECRET_KEY "
-            "(the embedded stack makes its own; start it with `promenade up`)."
-        )
-    return Objects(
-        settings.s3_endpoint,
-        settings.s3_access_key.get_secret_value(),
-        settings.s3_secret_key.get_secret_value(),
-        settings.bucket,
-        secure=settings.s3_secure,
-        region=settings.s3_region,
-    )
 
 
 def clients_of(settings: Settings) -> Clients:

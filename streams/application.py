@@ -78,7 +78,9 @@ class Application:
             consumer_auto_offset_reset="earliest",
             broker_session_timeout=SESSION_SECONDS,
             broker_heartbeat_interval=2.0,
-            broker_commit_interval=1.0,
+            # Each partition's offset is a write of its own in some brokers; after a crash a few seconds' events come
+            # again and find their results written.
+            broker_commit_interval=3.0,
             broker_request_timeout=30.0,
             # A batch may wait long for a part that is away; that is our own, visible wait, no livelock.
             broker_max_poll_interval=3600.0,

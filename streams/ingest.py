@@ -9,6 +9,7 @@ stopped. The same bytes are one item in as many collections as hold it.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from schemas.events import Arrived, Event, new_trace
 from schemas.failures import Lasting, Passing
 from schemas.media import Kind, digest_of, item_id
 from schemas.records import Catalogue, Membership, Revision, Stage, merged_catalogue, now
+from workers.media.child import open_regular
 from workers.media.detect import HEAD_BYTES, PICTURES, detect
 from workers.media.pool import RENDITION_NAMES, DecoderPool, Prepared
 
@@ -249,6 +251,10 @@ class Ingest:
         assert state.latest is not None
         outcome = await self._put_membership(source, collection, identity, state.latest[0])
         revision = await self._records.refresh_revision(identity, now())
+        if revision is None and outcome is not Outcome.KNOWN and not (await self._records.state(identity)).alive:
+            # Withdrawn after the first look: what was written just now goes too.
+            await self._records.erase(identity)
+            raise NotFound(identity)
         if revision is None and state.done(Stage.CAPTION) is None and not state.failed(Stage.CAPTION.value):
             # An earlier run may have died before its announcement; a second one is harmless.
             revision = await self._records.revision(identity, state.latest)
@@ -281,15 +287,12 @@ def read_file(path: Path, limit: int) -> bytes:
         Lasting: it is none, cannot be read, or is larger than `limit` bytes.
     """
     try:
-        if not path.is_file():
-            what = "there is no such file." if not path.exists() else "it is not a regular file."
-            raise Lasting(what, "Give pictures and tracks as ordinary files.")
-        size = path.stat().st_size
-        if size > limit:
-            raise Lasting(
-                f"the file has {size / 2**20:.0f} MiB, more than {limit / 2**20:.0f}.", "Bring a smaller version."
-            )
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(str(path)), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise Lasting(
+                    f"the file has {size / 2**20:.0f} MiB, more than {limit / 2**20:.0f}.", "Bring a smaller version."
+                )
             return file.read(limit + 1)
     except OSError as error:
         raise Lasting(f"it cannot be read: {error.strerror}.", "Check the file's rights and the disk.") from None

@@ -65,7 +65,7 @@ async def from_paths(paths: Iterable[Path]) -> AsyncIterator[Source | Report]:
     A folder that holds a `manifest.csv`, `.jsonl` or `.parquet` of its own is brought in by it.
     """
     for path in paths:
-        if path.is_dir():
+        if _is_folder(path):
             own = next(
                 (
                     path / f"manifest{suffix}"
@@ -80,11 +80,19 @@ async def from_paths(paths: Iterable[Path]) -> AsyncIterator[Source | Report]:
                 continue
             for file in walk(path):
                 yield Source(printable(str(file.relative_to(path))), file)
-        elif is_manifest(path) and path.is_file():
+        elif is_manifest(path) and os.path.isfile(path):  # noqa: PTH113 - which never raises
             async for source in from_manifest(path):
                 yield source
         else:
             yield Source(printable(path.name), path)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        # A name longer than names can be, for example: reading it as a file says so.
+        return False
 
 
 async def from_manifest(path: Path) -> AsyncIterator[Source | Report]:

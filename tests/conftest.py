@@ -6,10 +6,11 @@ import os
 
 import pytest
 
+from tests.made_world import world
 from tests.serving_fixtures import running_triton
 from tests.stack_fixtures import object_store, objects, own_store, published, records
 
-__all__ = ["object_store", "objects", "own_store", "published", "records", "running_triton"]
+__all__ = ["object_store", "objects", "own_store", "published", "records", "running_triton", "world"]
 
 _skipped: list[str] = []
 

@@ -91,7 +91,7 @@ def _answer(
             _send(descriptor, block)
             left -= len(block)
     else:
-        descriptor = _open(head["path"])
+        descriptor = open_regular(head["path"])
     with os.fdopen(descriptor, "rb", buffering=1 << 16) as file:
         size = os.fstat(descriptor).st_size
         if size > limits.maximum_bytes:
@@ -126,7 +126,7 @@ def _answer(
     return {"kind": kind, "sha256": sha256.hexdigest(), "facts": facts}, rendition
 
 
-def _open(path: str) -> int:
+def open_regular(path: str) -> int:
     """A descriptor of a regular file; links are followed, pipes and devices refused without waiting for them."""
     try:
         # NONBLOCK: opening a pipe that nobody writes to returns at once.

@@ -1,0 +1,446 @@
+"""What is said of a sound: who plays, manner, pulse, key, loudness, colour, density, and how they read together.
+
+Statements only; joining and wording them is done by `edge_models.captions`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edge_models.captions import (
+    FRAGMENT_LENGTH,
+    PARTS,
+    WHOLE_LENGTH,
+    Caption,
+    Sentence,
+    article,
+    catalogue_sentences,
+    choice,
+    compose,
+    confidences,
+    joined,
+    number,
+    turn_of,
+)
+from edge_models.sound_names import SOUND_WORDS
+from edge_models.triton_model import Invalid
+
+# A tag is said at all from the first confidence on, without "perhaps" from the second. The taggers give lower figures
+# than a classifier of pictures: each of their labels is a yes or no of its own.
+PERHAPS, LIKELY = 0.22, 0.38
+# Below the first a pulse or a key is not named; from the second on it is said without doubt.
+NAMED, CLEAR = 0.25, 0.5
+# Level in dB below which nothing is heard but silence, and share of silent time from which it is said.
+SILENT_LEVEL, MOSTLY_SILENT = -60.0, 0.9
+
+_PLACES = {"part-1": "first", "part-2": "second", "part-3": "third", "part-4": "last"}
+_KINDS = {word.name: word.kind for word in SOUND_WORDS}
+# A genre is named from here on, and only where no catalogue names one.
+MANNER = 0.34
+_UNCOUNTED = frozenset(("strings", "bowed strings", "drums", "singing"))
+# Tags that say the same in part: of the first kind both become one, of the second only the more confident one stays.
+_JOINED = (("strings", "violin"), ("strings", "cello"))
+_OVERLAPS = (("singing", "female voice"), ("singing", "male voice"), ("singing", "choir"))
+_MANNERS = {
+    "classical": "classical music",
+    "opera": "opera",
+    "electronic": "electronic music",
+    "folk": "folk music",
+    "country": "country music",
+    "dance": "dance music",
+    "ambient": "ambient music",
+    "experimental": "experimental music",
+}
+# Moods by (pleasure, arousal) in thirds, from low to high: what such a sound is commonly called.
+_MOODS: dict[tuple[int, int], tuple[str, ...]] = {
+    (0, 0): ("sombre", "melancholy", "mournful", "wistful"),
+    (0, 1): ("grave", "serious", "brooding", "plaintive"),
+    (0, 2): ("tense", "urgent", "stormy", "agitated"),
+    (1, 0): ("still", "restrained", "contemplative", "dreamy"),
+    (1, 1): ("composed", "thoughtful", "measured", "even-tempered"),
+    (1, 2): ("restless", "driving", "energetic", "animated"),
+    (2, 0): ("calm", "serene", "gentle", "peaceful"),
+    (2, 1): ("friendly", "pleasant", "warm-hearted", "graceful"),
+    (2, 2): ("cheerful", "lively", "joyful", "exuberant"),
+}
+
+
+def caption_sound(measurement: dict[str, Any], part: str, catalogue: dict[str, str]) -> Caption:
+    """The caption of the whole recording (45-90 words) or of one of its quarters (20-45 words).
+
+    `part` is one of part-1 .. part-4, whole; the catalogue is used for the whole only. Raises `Invalid` for another
+    part and for a measurement that lacks something.
+    """
+    if part not in PARTS["sound"]:
+        raise Invalid(f"PART is {part!r}; send one of {', '.join(PARTS['sound'])}")
+    turn = turn_of(measurement, part, catalogue, "sound")
+    whole = part == "whole"
+    length = WHOLE_LENGTH if whole else FRAGMENT_LENGTH
+    head = catalogue_sentences(catalogue, "recording") if whole else []
+    if _is_silent(measurement):
+        return compose([*head, *_silence(None if whole else _PLACES[part])], length, turn)
+    if whole:
+        sentences = [
+            *head,
+            *_players(measurement, None),
+            *_manner(measurement, catalogue),
+            _pulse(measurement),
+            _key(measurement),
+            _density(measurement),
+            _loudness(measurement),
+            _colour(measurement),
+            _mood(measurement, required=True),
+        ]
+        return compose(sentences, length, turn)
+    place = _PLACES[part]
+    players = _players(measurement, place)
+    density = _density(measurement, None if players else place)
+    rest = [_pulse(measurement), _key(measurement), _loudness(measurement), _colour(measurement)]
+    shift = turn % len(rest)
+    return compose(
+        [*players, density, *rest[shift:], *rest[:shift], _mood(measurement, required=False)], length, turn
+    )
+
+
+def _is_silent(measurement: dict[str, Any]) -> bool:
+    level = number(measurement, "loudness", "level", -120.0, 20.0)
+    silence = number({"sound": {"silence": measurement.get("silence")}}, "sound", "silence", 0.0, 1.0)
+    return level <= SILENT_LEVEL or silence >= MOSTLY_SILENT
+
+
+def _silence(place: str | None) -> list[Sentence]:
+    where = "the recording" if place is None else f"the {place} quarter"
+    return [
+        Sentence(
+            (
+                f"Hardly anything is heard in {where}: it stays close to silence.",
+                f"Close to silence, {where} lets hardly anything be heard.",
+                f"In {where} there is hardly anything but silence.",
+                f"Silence fills {where} almost alone.",
+            ),
+            (("silence", 0.9),),
+        ),
+        Sentence(
+            (
+                "No pulse, no key and no instrument can be made out.",
+                "Neither a pulse nor a key nor an instrument can be made out.",
+                "Instruments, pulse and key cannot be made out.",
+                "Without instruments, pulse or key, little remains to describe.",
+            ),
+        ),
+        Sentence(
+            (
+                "Its level lies far below that of ordinary music, and hardly changes from beginning to end.",
+                "Far below the level of ordinary music, it hardly changes from beginning to end.",
+                "From beginning to end the level hardly changes, and lies far below that of ordinary music.",
+                "The level, far below that of ordinary music, hardly changes from beginning to end.",
+            ),
+            (("far below", 0.5),),
+            None if place is None else 1.0,
+        ),
+        Sentence(
+            (
+                "Taken together, this reads as still.",
+                "Its effect may be called still.",
+                "The impression that results is rather still.",
+                "One may find the effect still.",
+            ),
+            (("still", 0.6),),
+            None,
+            offset=2,
+        ),
+    ]
+
+
+def _chosen(measurement: dict[str, Any], kinds: tuple[str, ...]) -> list[tuple[str, float]]:
+    """Tags of some kinds from `PERHAPS` on, strongest first, without those that say the same as a stronger one."""
+    found = {
+        name: sure for name, sure in confidences(measurement).items() if _KINDS.get(name) in kinds and sure >= PERHAPS
+    }
+    for one, two in _JOINED:
+        if one in found and two in found:
+            found["bowed strings"] = max(found.pop(one), found.pop(two))
+    for one, two in _OVERLAPS:
+        if one in found and two in found:
+            del found[min((one, two), key=lambda name: (found[name], name))]
+    return sorted(found.items(), key=lambda entry: (-entry[1], entry[0]))
+
+
+def _noun(name: str) -> str:
+    return name if name in _UNCOUNTED else article(name)
+
+
+def _players(measurement: dict[str, Any], place: str | None) -> list[Sentence]:
+    """Who plays or sings, where the taggers are sure enough; nothing otherwise."""
+    found = [entry for entry in _chosen(measurement, ("instrument", "voice")) if entry[0] != "instrumental"]
+    if not found:
+        return []
+    sure = [name for name, confidence in found if confidence >= LIKELY][:2]
+    unsure = [name for name, _ in found if name not in sure][: 1 if sure else 2]
+    phrases = tuple((word, confidence) for name, confidence in found[:4] for word in (name, name.split()[-1]))
+    named = joined([_noun(name) for name in sure])
+    maybe = joined([_noun(name) for name in unsure])
+    plural = len(sure) > 1 or any(name in _UNCOUNTED and name != "singing" for name in sure)
+    verb = "are" if plural else "is"
+    where = "" if place is None else f" in the {place} quarter"
+    also = f", and perhaps {maybe}" if sure and maybe else ""
+    if sure:
+        wordings: tuple[str, ...] = (
+            f"Most likely {named} {verb} heard{where}{also}.",
+            f"What is heard{where} is most likely {named}{also}.",
+            f"To all appearance {named} {'lead' if plural else 'leads'}{where}{also}.",
+            f"The sound{where} is most likely that of {named}{also}.",
+        )
+    else:
+        wordings = (
+            f"Perhaps {maybe} can be heard{where}.",
+            f"What is heard{where} may be {maybe}.",
+            f"What sounds{where} resembles {maybe}.",
+            f"The sound{where} may be that of {maybe}.",
+        )
+    return [Sentence(wordings, phrases, None if place is not None else 2.0)]
+
+
+def _manner(measurement: dict[str, Any], catalogue: dict[str, str]) -> list[Sentence]:
+    """The genre that it comes closest to, hedged; nothing where none stands out, or where people have named it."""
+    found = [entry for entry in _chosen(measurement, ("genre",)) if entry[1] >= MANNER]
+    if not found or "genre" in catalogue or "style" in catalogue:
+        return []
+    name, confidence = found[0]
+    manner = _MANNERS.get(name, name)
+    hedge = "" if confidence >= LIKELY else "perhaps "
+    return [
+        Sentence(
+            (
+                f"In manner it comes {hedge}closest to {manner}.",
+                f"Its manner is {hedge}nearest to {manner}.",
+                f"Among familiar manners, {hedge}{manner} is the nearest.",
+                f"It stands {hedge}nearest to {manner}.",
+            ),
+            ((manner, confidence), (name, confidence)),
+            1.6,
+            offset=1,
+        )
+    ]
+
+
+def _speed(measurement: dict[str, Any]) -> tuple[float, float]:
+    """Beats a minute and how sure, 0..1."""
+    return number(measurement, "tempo", "bpm", 0.0, 400.0), number(measurement, "tempo", "confidence", 0.0, 1.0)
+
+
+def _pulse(measurement: dict[str, Any]) -> Sentence:
+    beats, sure = _speed(measurement)
+    if sure < NAMED or beats < 20:
+        return Sentence(
+            (
+                "The pulse is hard to count.",
+                "No steady pulse stands out.",
+                "A steady pulse cannot be counted with confidence.",
+                "Its pulse stays loose.",
+            ),
+            (("loose", 0.3),),
+            0.25,
+            offset=2,
+        )
+    about = f"about {round(beats)} beats a minute"
+    if sure < CLEAR:
+        # Twice or half the figure may be meant, so no pace is claimed.
+        return Sentence(
+            (
+                f"A pulse of {about} can be made out.",
+                f"A pulse can be counted at {about}.",
+                f"One can count {about}.",
+                f"A perceptible pulse runs at {about}.",
+            ),
+            (("pulse", 0.4),),
+            0.7 + sure * 0.6,
+            offset=2,
+        )
+    pace, certain = _level(
+        beats, ((72, "slow", 0.8), (100, "moderate", 0.6), (126, "brisk", 0.6), (152, "quick", 0.7)), ("fast", 0.8)
+    )
+    return Sentence(
+        (
+            f"The pulse, {about}, keeps {article(pace)} pace.",
+            f"At {about}, the pace is {pace}.",
+            f"A firm pulse of {about} gives it {article(pace)} pace.",
+            f"It moves at {article(pace)} pace, {about}.",
+        ),
+        ((pace, certain), (f"{pace} pace", certain), ("firm", 0.4)),
+        0.9 + sure * 0.6,
+        offset=2,
+    )
+
+
+def _key(measurement: dict[str, Any]) -> Sentence:
+    sure = number(measurement, "key", "confidence", 0.0, 1.0)
+    mode = choice(measurement, "key", "mode", ("major", "minor"))
+    holder = measurement["key"]
+    tonic = holder.get("tonic")
+    if not isinstance(tonic, str) or not tonic:
+        raise Invalid("MEASUREMENTS lacks key.tonic; measure again")
+    name = f"{tonic} {mode}"
+    if sure < NAMED:
+        return Sentence(
+            (
+                "No key stands out.",
+                "Its notes do not settle on one key.",
+                "A single key cannot be heard for sure.",
+                "Which key it keeps to stays open.",
+            ),
+            (),
+            0.2,
+            offset=3,
+        )
+    hedge = "" if sure >= CLEAR else "perhaps "
+    return Sentence(
+        (
+            f"Its notes {hedge}fit {name} best.",
+            f"{name} is {hedge}the key that its notes fit best.",
+            f"The harmony {hedge}keeps to {name}.",
+            f"In harmony it {hedge}stays close to {name}.",
+        ),
+        ((name, min(1.0, 0.3 + sure)), (mode, min(1.0, 0.3 + sure))),
+        0.7 + sure * 0.5,
+        offset=3,
+    )
+
+
+def _density(measurement: dict[str, Any], place: str | None = None) -> Sentence:
+    """How many tones begin in a second. With a place it opens the caption of a quarter and must be said."""
+    onsets = number(measurement, "density", "onsets", 0.0, 60.0)
+    word, sure = _level(
+        onsets,
+        ((1.2, "sparse", 0.8), (2.8, "unhurried", 0.6), (4.4, "flowing", 0.4), (6.0, "busy", 0.7)),
+        ("dense", 0.8),
+    )
+    rate = f"about {max(1, round(onsets))} a second" if onsets >= 0.75 else "less than one a second"
+    if place is not None:
+        where = f"the {place} quarter"
+        wordings: tuple[str, ...] = (
+            f"In {where} the playing is {word}: new tones begin at a rate of {rate}.",
+            f"Tones follow each other at {rate} in {where}, {word} on the whole.",
+            f"The playing in {where} is {word}, with new tones at {rate}.",
+            f"New tones enter {where} at {rate}, {word} in effect.",
+        )
+        return Sentence(wordings, ((word, sure),))
+    return Sentence(
+        (
+            f"The playing is {word}, new tones beginning at a rate of {rate}.",
+            f"Tones follow each other at {rate}, {word} on the whole.",
+            f"With new tones at {rate}, the texture is {word}.",
+            f"New tones enter at {rate}, {word} in effect.",
+        ),
+        ((word, sure),),
+        abs(onsets - 3.6) * 0.22 + 0.3,
+        offset=1,
+    )
+
+
+def _loudness(measurement: dict[str, Any]) -> Sentence:
+    level = number(measurement, "loudness", "level", -120.0, 20.0)
+    span = number(measurement, "loudness", "range", 0.0, 120.0)
+    loud, sure = _level(
+        level, ((-30, "very soft", 0.9), (-25, "soft", 0.7), (-19, "of middling strength", 0.3)), ("loud", 0.7)
+    )
+    change, said = _level(
+        span,
+        (
+            (4, "stays even throughout", 0.6),
+            (9, "swells and falls a little", 0.4),
+            (14, "rises and falls clearly", 0.6),
+        ),
+        ("swings widely between faint and full", 0.8),
+    )
+    return Sentence(
+        (
+            f"It is {loud} and {change}.",
+            f"On the whole it is {loud}, and {change}.",
+            f"In volume it is {loud}, and {change}.",
+            f"Overall {loud}, the volume {change}.",
+        ),
+        ((loud, sure), (change, said)),
+        abs(level + 22) * 0.06 + abs(span - 8) * 0.06 + 0.2,
+    )
+
+
+def _colour(measurement: dict[str, Any]) -> Sentence:
+    centroid = number(measurement, "brightness", "centroid", 0.0, 24_000.0)
+    word, sure = _level(
+        centroid,
+        ((700, "very dark", 0.8), (1_050, "dark", 0.7), (1_500, "warm", 0.5), (2_200, "clear", 0.5)),
+        ("bright", 0.8),
+    )
+    return Sentence(
+        (
+            f"The tone colour is {word}.",
+            f"Its timbre is {word}.",
+            f"In colour the sound is {word}.",
+            f"Overtones give it a {word} colour.",
+        ),
+        ((word, sure),),
+        abs(centroid - 1400) / 1400 + 0.2,
+        offset=1,
+    )
+
+
+def _mood(measurement: dict[str, Any], required: bool) -> Sentence:
+    """How the measured sound reads together, hedged.
+
+    Arousal from density, loudness, tempo and brightness; pleasure from mode, tempo, brightness and the taggers' sad
+    and happy, after the cues that Gabrielsson and Lindstrom (2010) collect; both in [0,1] and cut into thirds.
+    """
+    beats, steady = _speed(measurement)
+    onsets = number(measurement, "density", "onsets", 0.0, 60.0)
+    level = number(measurement, "loudness", "level", -120.0, 20.0)
+    centroid = number(measurement, "brightness", "centroid", 0.0, 24_000.0)
+    key = number(measurement, "key", "confidence", 0.0, 1.0)
+    mode = choice(measurement, "key", "mode", ("major", "minor"))
+    tags = confidences(measurement)
+    # An unsure tempo counts as a middling one.
+    tempo = 0.5 + min(1.0, steady * 2) * (_within(beats, 55.0, 155.0) - 0.5)
+    arousal = (
+        0.40 * _within(onsets, 0.5, 6.5)
+        + 0.25 * _within(level, -34.0, -14.0)
+        + 0.20 * tempo
+        + 0.15 * _within(centroid, 600.0, 2_400.0)
+        + 0.20 * (tags.get("fast", 0.0) - tags.get("slow", 0.0))
+    )
+    pleasure = (
+        0.5
+        + 0.22 * _within(key, 0.2, 0.6) * (1.0 if mode == "major" else -1.0)
+        + 0.20 * (tempo - 0.5)
+        + 0.15 * (_within(centroid, 600.0, 2_400.0) - 0.45)
+        + 0.60 * (tags.get("happy", 0.0) - tags.get("sad", 0.0))
+    )
+    words = _MOODS[(_third(pleasure, 0.42, 0.58), _third(arousal, 0.40, 0.56))]
+    confidence = min(0.7, 0.35 + abs(pleasure - 0.5) + abs(arousal - 0.48) * 0.6)
+    return Sentence(
+        (
+            f"Taken together, this reads as {words[0]}.",
+            f"Its effect may be called {words[1]}.",
+            f"The impression that results is rather {words[2]}.",
+            f"One may find the effect {words[3]}.",
+        ),
+        tuple((word, confidence) for word in words),
+        None if required else 3.0,
+        offset=2,
+    )
+
+
+def _level(value: float, steps: tuple[tuple[float, str, float], ...], last: tuple[str, float]) -> tuple[str, float]:
+    """The word and confidence of the first step whose limit lies above the value, or the last ones."""
+    for limit, word, confidence in steps:
+        if value < limit:
+            return word, confidence
+    return last
+
+
+def _third(value: float, low: float, high: float) -> int:
+    return 0 if value < low else 1 if value < high else 2
+
+
+def _within(value: float, low: float, high: float) -> float:
+    """Where the value lies between low (0) and high (1)."""
+    return max(0.0, min(1.0, (value - low) / (high - low)))

@@ -1,0 +1,1 @@
+"""Pairing from outside and the truth about a pairing: the commands `pair` and `evaluate`, and what they read."""

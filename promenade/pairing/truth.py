@@ -1,0 +1,361 @@
+"""A pairing judged: its figures beside the baselines that say how much of it is chance, and the distributions.
+
+The figures are those of workers.pairing; here they are gathered for one pairing, whether it comes from files or
+from the records of a house. Reading files, printing and drawing are left to others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.records import ItemState, Records
+from schemas.failures import Refused
+from schemas.media import Kind, split_item_id
+from schemas.profile import Profile
+from schemas.records import EmbedBody, ExhibitionSettings, Result, Stage
+from schemas.spaces import Space
+from workers.index import emotion_vectors
+from workers.models import unpack
+from workers.pair import read_state
+from workers.pairing.by_name import rule_named
+from workers.pairing.evaluation import Baseline, Evaluation, Judge, Vectors, evaluate, uniform_baseline
+from workers.pairing.greedy import batch_greedy
+from workers.pairing.optimal import batch_optimal
+from workers.pairing.rules import Pairs, batch_stable
+from workers.pairing.similarity import UNITS, Measure, mean_distance, measure_for
+
+Floats = NDArray[np.float64]
+
+_DENSE: Final = {"greedy": 4_000_000, "stable": 4_000_000, "optimal": 120_000_000}
+"""Up to this many cross pairs a rule's definition is computed at once (about 150 bytes a pair for greedy and
+stable, 20 for optimal); above it items are let in one by one, which gives the same and needs little memory."""
+_REPEATED: Final = ((2_000_000, 10), (30_000_000, 3))
+"""(up to so many cross pairs, a rule is run again so often for a baseline): beyond, it would take many minutes."""
+PAIRED: Final = "the pairs"
+SHUFFLED: Final = "same rule, coordinates shuffled"
+RANDOM: Final = "random pairs"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A pairing with what there is to say of it.
+
+    Attributes:
+        title: what was paired, for a heading.
+        space, rule: how; the rule is None where nobody said.
+        evaluation: the figures.
+        distributions: label -> similarities [any number]: the pairs, and what chance gives.
+        notes: what a reader must know besides.
+        free_known: False where nobody knows how many items stayed without partner.
+    """
+
+    title: str
+    space: str
+    rule: str | None
+    evaluation: Evaluation
+    distributions: Mapping[str, Floats]
+    notes: tuple[str, ...] = ()
+    free_known: bool = True
+
+    def as_json(self) -> dict[str, Any]:
+        """All figures for programs."""
+        result = self.evaluation
+        return {
+            "title": self.title,
+            "space": self.space,
+            "rule": self.rule,
+            "pairs": result.pairs,
+            "unpaired_artworks": result.unpaired_artworks if self.free_known else None,
+            "unpaired_tracks": result.unpaired_tracks if self.free_known else None,
+            "mean": result.mean,
+            "maximum": result.maximum,
+            "minimum": result.minimum,
+            "median": result.median,
+            "fifth_percentile": result.fifth_percentile,
+            "baselines": [vars(each) for each in result.baselines],
+            "notes": list(self.notes),
+        }
+
+
+def pair_all(
+    artworks: Vectors,
+    tracks: Vectors,
+    measure: Measure,
+    rule: str,
+    *,
+    floor: float | None = None,
+    sequences: Mapping[str, int] | None = None,
+) -> Pairs:
+    """Pair complete sets by a rule.
+
+    Args:
+        artworks, tracks: id -> vector; ids of any spelling.
+        measure: the similarity.
+        rule: "greedy", "stable" or "optimal".
+        floor: similarity below which items stay free.
+        sequences: order of arrival of tracks, for greedy; without it by id.
+
+    Raises:
+        Refused: there is no such rule.
+    """
+    try:
+        rule_class = rule_named(rule)
+    except ValueError as error:
+        raise Refused(f"{error}.") from None
+    if len(artworks) * len(tracks) <= _DENSE[rule]:
+        if rule == "greedy":
+            return batch_greedy(artworks, tracks, measure, sequences=sequences, floor=floor)
+        return (batch_stable if rule == "stable" else batch_optimal)(artworks, tracks, measure, floor=floor)
+    engine = rule_class(measure, floor=floor)
+    order = sequences or {}
+    for kind, side in ((Kind.ARTWORK, artworks), (Kind.TRACK, tracks)):
+        # The engine wants ids that begin with their kind. Letting tracks in as they arrived displaces nobody.
+        for name in sorted(side, key=lambda each: (order.get(each, 0), each)):
+            engine.join(kind, f"{kind.value}-{name}", side[name], order.get(name, 0))
+    return {
+        artwork.removeprefix(f"{Kind.ARTWORK.value}-"): (track.removeprefix(f"{Kind.TRACK.value}-"), similarity)
+        for artwork, (track, similarity) in engine.pairs().items()
+    }
+
+
+def repeats_for(artworks: int, tracks: int) -> int:
+    """How often a rule is run again for a baseline; 0 where that would take too long."""
+    return next((repeats for most, repeats in _REPEATED if artworks * tracks <= most), 0)
+
+
+def judge(
+    title: str,
+    artworks: Vectors,
+    tracks: Vectors,
+    pairs: Pairs,
+    measure: Measure,
+    *,
+    space: str,
+    rule: str | None,
+    uniform_rgb: bool,
+    floor: float | None = None,
+    sequences: Mapping[str, int] | None = None,
+    judges: Iterable[Judge] = (),
+    notes: Iterable[str] = (),
+    seed: int = 0,
+) -> Judged:
+    """Judge a pairing whose vectors are known.
+
+    Args:
+        title: for a heading.
+        artworks, tracks: all present items with their vectors in the pairing space.
+        pairs: what was paired.
+        measure: the similarity of the space.
+        space, rule: how it was paired; without a rule the baselines that run it again are left out.
+        uniform_rgb: also the same rule on uniform random RGB.
+        floor, sequences: as the rule had them.
+        judges: other spaces to judge the pairs in.
+        notes: kept for the reader.
+        seed: the same seed and vectors give the same figures.
+    """
+    repeats = repeats_for(len(artworks), len(tracks))
+    said = list(notes)
+    shuffled: list[Floats] = []
+
+    def pairer(left: Vectors, right: Vectors) -> Pairs:
+        found = pair_all(left, right, measure, str(rule), floor=floor, sequences=sequences)
+        shuffled.append(np.array([similarity for _, similarity in found.values()]))
+        return found
+
+    if rule is not None and not repeats:
+        said.append(
+            f"With {len(artworks):,} by {len(tracks):,} items the rule is not run again: its baselines are left out."
+        )
+    again = pairer if rule is not None and repeats else None
+    evaluation = evaluate(
+        artworks,
+        tracks,
+        pairs,
+        measure,
+        pairer=again,
+        judges=judges,
+        uniform_rgb=uniform_rgb,
+        seed=seed,
+        rule_repeats=repeats or 2,
+    )
+    # Of the rule's runs the first ones are those on shuffled coordinates; uniform RGB comes after them.
+    of_shuffled = shuffled[:repeats] if again is not None and evaluation.pairs else []
+    drawn = {
+        PAIRED: np.array(evaluation.similarities),
+        SHUFFLED: np.concatenate(of_shuffled) if of_shuffled else np.zeros(0),
+        RANDOM: _random_pairs(artworks, tracks, measure, seed=seed) if evaluation.pairs else np.zeros(0),
+    }
+    distributions = {label: values for label, values in drawn.items() if len(values)}
+    return Judged(title, space, rule, evaluation, distributions, tuple(said))
+
+
+def judge_published(
+    title: str, similarities: Floats, *, space: str, dimension: int | None, rule: str, seed: int = 0
+) -> Judged:
+    """Judge a list of similarities whose vectors nobody has.
+
+    The one baseline is the same rule on uniform random RGB, as many items a side as there are pairs.
+
+    Args:
+        title: for a heading.
+        similarities: [pairs].
+        space: how it was paired.
+        dimension: 3 or 15 numbers of RGB; None in other spaces, then there is no baseline.
+        rule: as for `pair_all`.
+        seed: the same seed gives the same figures.
+    """
+    count = len(similarities)
+    notes = ["Without the vectors, how many items stayed free and how far this is from chance cannot be known."]
+    baselines: tuple[Baseline, ...] = ()
+    distributions = {PAIRED: similarities} if count else {}
+    repeats = repeats_for(count, count)
+    if count and dimension is not None and repeats:
+        uniform: list[Floats] = []
+
+        def pairer(left: Vectors, right: Vectors) -> Pairs:
+            found = pair_all(left, right, measure_for("cosine"), rule)
+            uniform.append(np.array([similarity for _, similarity in found.values()]))
+            return found
+
+        mean = float(similarities.mean())
+        baseline = uniform_baseline(mean, (count, count), dimension, pairer, seed=seed, repeats=repeats)
+        baselines = (baseline,)
+        distributions[baseline.name] = np.concatenate(uniform)
+    evaluation = Evaluation(
+        count,
+        0,
+        0,
+        mean=float(similarities.mean()) if count else None,
+        maximum=float(similarities.max()) if count else None,
+        minimum=float(similarities.min()) if count else None,
+        median=float(np.median(similarities)) if count else None,
+        fifth_percentile=float(np.percentile(similarities, 5)) if count else None,
+        baselines=baselines,
+        similarities=tuple(similarities.tolist()),
+    )
+    return Judged(title, space, rule, evaluation, distributions, tuple(notes), free_known=False)
+
+
+def _random_pairs(artworks: Vectors, tracks: Vectors, measure: Measure, *, seed: int, most: int = 20_000) -> Floats:
+    """Similarities of cross pairs: all of them, or so many drawn at random: [<= most]."""
+    left = measure.prepare(np.asarray([artworks[name] for name in sorted(artworks)], dtype=np.float64))
+    right = measure.prepare(np.asarray([tracks[name] for name in sorted(tracks)], dtype=np.float64))
+    count = len(left) * len(right)
+    generator = np.random.default_rng(seed)
+    chosen = np.arange(count) if count <= most else generator.integers(count, size=most)
+    rows, columns = np.divmod(chosen, len(right))
+    similarities: Floats = measure.paired(left[rows], right[columns]) / UNITS
+    return similarities
+
+
+# -- from the records of a house ---------------------------------------------------------------------------
+
+
+async def judge_exhibition(records: Records, profile: Profile, name: str, *, seed: int = 0) -> Judged:
+    """Judge the pairing of an exhibition, by its records alone.
+
+    Raises:
+        Refused: there is no such exhibition, or its space holds no vectors.
+    """
+    known = await records.exhibitions()
+    settings = next((each for each in known if each.name == name), None)
+    if settings is None:
+        names = ", ".join(each.name for each in known)
+        raise Refused(f"there is no exhibition called {name!r}; there are: {names}.")
+    pairing = await read_state(records, name)
+    states = {state.item: state for state in await records.all_states() if state.item in pairing.members}
+    vectors, sequences = await _vectors(records, states, profile)
+    measures = {
+        space.name: _measure(space, vectors[space.name], settings)
+        for space in profile.all_spaces()
+        if space.name in vectors
+    }
+    if settings.space not in measures and pairing.pairs:
+        raise Refused(
+            f"no item of {name!r} has a vector in its space {settings.space}; `promenade status` tells why."
+        )
+    sides = vectors.get(settings.space, {kind: {} for kind in Kind})
+    artworks, tracks = sides[Kind.ARTWORK], sides[Kind.TRACK]
+    pairs: Pairs = {
+        artwork: (track, similarity)
+        for (artwork, track), similarity in sorted(pairing.pairs.items())
+        if artwork in artworks and track in tracks
+    }
+    notes = []
+    if len(pairs) < len(pairing.pairs):
+        notes.append(
+            f"{len(pairing.pairs) - len(pairs)} pairs are left out: an item of theirs was withdrawn just now."
+        )
+    judges = [
+        Judge(space, measures[space], other[Kind.ARTWORK], other[Kind.TRACK])
+        for space, other in vectors.items()
+        if space != settings.space
+        and all(
+            artwork in other[Kind.ARTWORK] and track in other[Kind.TRACK] for artwork, (track, _) in pairs.items()
+        )
+    ]
+    return await asyncio.to_thread(
+        partial(
+            judge,
+            f"exhibition {name!r}",
+            artworks,
+            tracks,
+            pairs,
+            measures.get(settings.space, measure_for("cosine")),
+            space=settings.space,
+            rule=settings.rule,
+            uniform_rgb=settings.space in ("rgb", "rgb15"),
+            sequences=sequences,
+            judges=judges,
+            notes=notes,
+            seed=seed,
+        )
+    )
+
+
+def _measure(space: Space, sides: Mapping[Kind, Vectors], settings: ExhibitionSettings) -> Measure:
+    """The pairing space as the pair stage measures it; another space with a sigma of its own vectors."""
+    if space.name == settings.space or space.distance != "euclidean":
+        return measure_for(space.distance)
+    left, right = (np.asarray(list(sides[kind].values())) for kind in (Kind.ARTWORK, Kind.TRACK))
+    return measure_for(space.distance, mean_distance(left, right))
+
+
+async def _vectors(
+    records: Records, states: Mapping[str, ItemState], profile: Profile
+) -> tuple[dict[str, dict[Kind, dict[str, Floats]]], dict[str, int]]:
+    """Space -> kind -> item -> vector, of all items that are alive and scored; and item -> order of arrival."""
+    names = [space.name for space in profile.all_spaces() if len(space.kinds) == len(Kind)]
+    vectors: dict[str, dict[Kind, dict[str, Floats]]] = {}
+    sequences: dict[str, int] = {}
+
+    async def one(state: ItemState) -> None:
+        score = await records.newest_result(state, Stage.SCORE) if state.alive else None
+        if score is None or state.latest is None:
+            return
+        found = {**emotion_vectors(score), **_joint(await records.newest_result(state, Stage.EMBED))}
+        sequences[state.item] = (await records.revision(state.item, state.latest)).sequence
+        kind = split_item_id(state.item)[0]
+        for name in names:
+            if name in found:
+                sides = vectors.setdefault(name, {each: {} for each in Kind})
+                sides[kind][state.item] = np.asarray(found[name], np.float64)
+
+    alive = [states[item] for item in sorted(states)]
+    for start in range(0, len(alive), 64):
+        await asyncio.gather(*(one(state) for state in alive[start : start + 64]))
+    return {name: vectors[name] for name in names if name in vectors}, sequences
+
+
+def _joint(embedded: Result | None) -> dict[str, NDArray[np.float32]]:
+    """The joint spaces' vectors of the whole."""
+    if embedded is None or not isinstance(embedded.body, EmbedBody):
+        return {}
+    return {name: unpack(text) for name, text in embedded.body.vectors.items()}
