@@ -21,6 +21,7 @@ wrote, and can never hurt what a later, deliberate ingest writes.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -50,6 +51,8 @@ Version = tuple[int, int]
 ITEMS: Final = "items/"
 EXHIBITIONS: Final = "exhibitions/"
 DEFAULT_EXHIBITION: Final = "default"
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+"""Names become parts of keys, so none other is looked for."""
 Stored = TypeVar("Stored", bound=BaseModel)
 
 
@@ -425,7 +428,9 @@ class Records:
         return [folder.removeprefix(EXHIBITIONS).rstrip("/") for folder in folders]
 
     async def exhibition(self, name: str) -> ExhibitionSettings | None:
-        """The newest settings of an exhibition; None when there is none of that name."""
+        """The newest settings of an exhibition; None when there is none of that name, or it can be no name."""
+        if not _NAME.fullmatch(name):
+            return None
         keys = [info.key for info in await self.objects.list(f"{EXHIBITIONS}{name}/settings")]
         # `settings.json` is what was written before settings were numbered; it sorts before the numbers.
         for key in reversed(keys):

@@ -231,7 +231,7 @@ class ExhibitionSettings(BaseModel):
     schema_version: Literal[1] = 1
     name: CollectionName
     collections: tuple[str, ...] | None = Field(default=None, description="None: every collection")
-    space: str = Field(default="rgb15", max_length=200, description="see workers.pairing.spaces; `mix`: see there")
+    space: str = Field(default="rgb15", description="as workers.pairing.spaces spells it")
     rule: str = "stable"
     number: int = Field(default=0, ge=0, description="of these settings; 0: nobody set them")
     creation: str = Field(

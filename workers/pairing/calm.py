@@ -13,9 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from schemas.records import PairChange
 from workers.pairing.similarity import as_similarity, as_units
+
+CALM_THRESHOLD: Final = 0.02
+"""What an exhibition that a person makes starts with."""
 
 Hung = Mapping[tuple[str, str], float]
 """(artwork, track) -> similarity."""
