@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import json
 import sys
 import time
@@ -31,6 +30,7 @@ from edge_models.local import LocalModels
 
 from promenade.samples.catalogue import Row, read_manifest
 from schemas.media import Kind, parts_of
+from schemas.records import Catalogue
 from workers.caption import prompts
 from workers.media.detect import HEAD_BYTES, detect
 from workers.media.limits import Limits
@@ -40,6 +40,7 @@ from workers.media.sounds import prepare_sound
 
 Array = npt.NDArray[Any]
 COLUMNS: Final = ("file", "kind", "title", "captions", "rgb", "va", "vector", "tag_vector")
+COLUMNS_OF_PEOPLE: Final = ("title", "artist", "year", "style", "genre", "licence")
 _LIMITS: Final = Limits()
 
 
@@ -76,17 +77,17 @@ class Notebook:
         """One line of the CSV."""
         kind = Kind(row.kind)
         with self.clocked("decode"):
-            content = (folder / row.file).read_bytes()
-            form = detect(content[:HEAD_BYTES])
             prepare = prepare_picture if kind is Kind.ARTWORK else prepare_sound
-            _, rendition = prepare(io.BytesIO(content), form, _LIMITS)
+            with (folder / row.file).open("rb") as file:
+                form = detect(file.read(HEAD_BYTES))
+                file.seek(0)
+                _, rendition = prepare(file, form, _LIMITS)
         with self.clocked("cut"):
             suffix = "picture" if kind is Kind.ARTWORK else "sound"
             measured, vectors = (self._picture if kind is Kind.ARTWORK else self._sound)(rendition)
         names = parts_of(kind)
-        catalogue = {
-            key: getattr(row, key) for key in ("title", "artist", "year", "style", "genre") if getattr(row, key)
-        }
+        facts = {key: getattr(row, key) for key in COLUMNS_OF_PEOPLE if getattr(row, key)}
+        catalogue = Catalogue.model_validate(facts).model_dump_json(exclude_none=True)
         nothing = self._nothing(kind)
         with self.clocked("caption"):
             said = self.models.infer(
@@ -95,7 +96,7 @@ class Notebook:
                     **nothing,
                     "PART": texts(names),
                     "PROMPT": texts(prompts(kind)),
-                    "CATALOGUE": texts([json.dumps(catalogue)] * len(names)),
+                    "CATALOGUE": texts([catalogue] * len(names)),
                     "MEASUREMENTS": measured,
                 },
             )
@@ -231,6 +232,7 @@ def main() -> None:
         "items": len(lines),
         "steps": notebook.seconds,
         "pairs": pairs,
+        "rgb": {line["file"]: json.loads(line["rgb"]) for line in lines},
     }
     sys.stdout.write(json.dumps(answer) + "\n")
 

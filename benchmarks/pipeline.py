@@ -104,6 +104,7 @@ def scripts(profile: Path, manifest: Path, warm: Path, folder: Path, shares: int
         "items": sum(answer["items"] for answer in answers),
         "steps": steps,
         "pairs": pairs,
+        "rgb": {file: value for answer in answers for file, value in answer["rgb"].items()},
     }
 
 
@@ -119,6 +120,7 @@ def plain_run(run: Run) -> Result:
         "stages": run.stages,
         "last": run.last,
         "metrics": {name: round(value, 4) for name, value in run.metrics.items() if value},
+        "rgb": run.rgb,
         "pairs": [[artwork, track, value] for (artwork, track), value in run.pairs.items()],
     }
 
@@ -159,7 +161,7 @@ def growth(sizes: Sequence[int], profile: Path, work: Path, warm: Collection) ->
         entry["ends"] = end_rates(run.arrivals)
         entry["memory"] = {name: slope(run.samples, name, run.items) for name in names_of(run.samples)}
         entry["memory"]["all together"] = slope(run.samples, None, run.items)
-        del entry["pairs"]
+        del entry["pairs"], entry["rgb"]
         runs.append(entry)
         say(f"{size} pictures: {run.wall:.1f} s, {entry['rate']:.2f} items a second")
     return {"runs": runs}
@@ -272,12 +274,15 @@ def total(processor: float | Mapping[str, float]) -> float:
 
 
 def agreement(found: Mapping[str, list[Result]]) -> str:
-    """Do script and pipeline hang the same pairs?"""
-    plain = {(artwork, track) for artwork, track, _ in found["script"][-1]["pairs"]}
-    hung = {(Path(artwork).name, Path(track).name) for artwork, track, _ in found["pipeline"][-1]["pairs"]}
-    if not plain and not hung:
-        return "No pairs: there are no tracks in this collection.\n"
-    return f"Of the script's {len(plain)} pairs, the pipeline hung the same {len(plain & hung)}.\n"
+    """Do script and pipeline say the same of each item, and hang the same pairs?"""
+    script, run = found["script"][-1], found["pipeline"][-1]
+    apart = {file: float(np.abs(np.subtract(value, run["rgb"][file])).max()) for file, value in script["rgb"].items()}
+    text = f"Script and pipeline score the same items; their RGB (0-255) differ by at most {max(apart.values()):.3f}"
+    plain = {(artwork, track) for artwork, track, _ in script["pairs"]}
+    hung = {(Path(artwork).name, Path(track).name) for artwork, track, _ in run["pairs"]}
+    if plain or hung:
+        text += f". Of the script's {len(plain)} pairs, the pipeline hung the same {len(plain & hung)}"
+    return text + ".\n"
 
 
 def where(run: Result, found: Mapping[str, list[Result]]) -> str:

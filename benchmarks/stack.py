@@ -33,6 +33,7 @@ from promenade.reach import changing
 from promenade.settings import Settings
 from promenade.supervisor import down, separate_settings, stack_state, up
 from schemas.media import Kind, split_item_id
+from schemas.records import ScoreBody
 from streams import upkeep
 from workers.pair import read_state
 
@@ -62,6 +63,8 @@ class Run:
     metrics: dict[str, float]
     """Differences of the worker's metrics over the run."""
     pairs: dict[tuple[str, str], float] = field(default_factory=dict)
+    rgb: dict[str, list[list[float]]] = field(default_factory=dict)
+    """File -> the five colour triples."""
     samples: list[Sample] = field(default_factory=list)
     arrivals: list[float] = field(default_factory=list)
     """When each item was written into the pairing, counted from the first announcement, in order."""
@@ -208,6 +211,7 @@ async def _told(settings: Settings, collection: str) -> dict[str, Any]:
         stages: dict[str, float] = {}
         last: dict[str, datetime] = {}
         names: dict[str, str] = {}
+        rgb: dict[str, list[list[float]]] = {}
         for state in states:
             assert state.latest is not None
             begun.append((await records.revision(state.item, state.latest)).made)
@@ -218,6 +222,8 @@ async def _told(settings: Settings, collection: str) -> dict[str, Any]:
                 if result is None:
                     raise RuntimeError(f"{state.item} has no {stage.value} result")
                 made = result.provenance
+                if isinstance(result.body, ScoreBody):
+                    rgb[_file(names, state.item)] = [list(triple) for triple in result.body.rgb]
                 stages[stage.value] = stages.get(stage.value, 0.0) + made.seconds
                 last[stage.value] = max(last.get(stage.value, made.made), made.made)
         first = min(begun)
@@ -238,6 +244,7 @@ async def _told(settings: Settings, collection: str) -> dict[str, Any]:
             "pairs": {
                 (_file(names, artwork), _file(names, track)): value for (artwork, track), value in pairs.items()
             },
+            "rgb": rgb,
             "arrivals": sorted((when - first).total_seconds() for when in arrivals.values()),
         }
 

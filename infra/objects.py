@@ -170,13 +170,13 @@ class Objects:
 
         return await self._run("list", work)
 
-    async def list(self, prefix: str) -> list[ObjectInfo]:
-        """All objects whose key begins with the prefix, in order of key."""
+    async def list(self, prefix: str, after: str | None = None) -> list[ObjectInfo]:
+        """All objects whose key begins with the prefix, in order of key; with `after`, those behind that key only."""
 
         def work() -> list[ObjectInfo]:
             return [
                 ObjectInfo(each.object_name, each.size or 0, each.last_modified)
-                for each in self._client.list_objects(self.bucket, prefix=prefix, recursive=True)
+                for each in self._client.list_objects(self.bucket, prefix=prefix, recursive=True, start_after=after)
                 if each.object_name is not None and each.last_modified is not None and not each.is_dir
             ]
 

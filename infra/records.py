@@ -194,6 +194,14 @@ def states_from(listing: Iterable[ObjectInfo]) -> list[ItemState]:
     return states
 
 
+def _generation_of(text: str, state: ItemState) -> int:
+    """The generation that a part of a key names; what names none belongs to the item's last."""
+    try:
+        return int(text.split(".")[0])
+    except ValueError:
+        return state.latest[0] if state.latest is not None else state.buried
+
+
 class Records:
     """Reading and writing records. Immutable objects are kept in a small memory of the process.
 
@@ -341,22 +349,23 @@ class Records:
         state = await self.state(item)
         if state.buried < 0:
             return 0
-        gone: list[str] = []
-        for key in state.keys:
-            steps = key[len(ITEMS) + len(item) + 1 :].split("/")
-            if steps[0] == "tombstones":
-                continue
-            number = steps[2] if steps[0] == "results" else steps[1]
-            if int(number.split(".")[0]) <= state.buried:
-                gone.append(key)
+        gone = [key for key in state.keys if self._is_buried(state, key, ITEMS + item)]
         for prefix in (f"media/{split_item_id(item)[1]}/", f"renditions/{item}/"):
             for info in await self.objects.list(prefix):
-                if int(info.key[len(prefix) :].split("/")[0]) <= state.buried:
+                if _generation_of(info.key[len(prefix) :].split("/")[0], state) <= state.buried:
                     gone.append(info.key)
         for key in gone:
             self._memory.pop(key, None)
         await self.objects.delete(gone)
         return len(gone)
+
+    @staticmethod
+    def _is_buried(state: ItemState, key: str, prefix: str) -> bool:
+        steps = key[len(prefix) + 1 :].split("/")
+        if steps[0] == "tombstones":
+            return False
+        place = 2 if steps[0] == "results" else 1
+        return _generation_of(steps[place] if place < len(steps) else "", state) <= state.buried
 
     # -- dead letters --------------------------------------------------------------------------------------
 
@@ -474,12 +483,8 @@ class Records:
 
     async def pairing_log(self, exhibition: str, after: int) -> list[PairingRevision]:
         """The revisions of an exhibition's pairing with a number above `after`, in order."""
-        prefix = f"exhibitions/{exhibition}/log/"
-        keys = [
-            info.key
-            for info in await self.objects.list(prefix)
-            if int(info.key[len(prefix) :].removesuffix(".json")) > after
-        ]
+        last = pairing_revision_key(exhibition, after)
+        keys = [info.key for info in await self.objects.list(f"exhibitions/{exhibition}/log/", after=last)]
         return [
             self._read(key, content, PairingRevision)
             async for key, content in self.objects.get_many(keys)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import re
 import subprocess
@@ -36,6 +35,7 @@ from infra.records import DEFAULT_EXHIBITION, Records
 from promenade import display
 from promenade.clients import connection_of, objects_of
 from promenade.journey import bring_in, demo_journey
+from promenade.logs import begin_logging
 from promenade.pairing import commands as pairing_commands
 from promenade.reach import changing, external, plain, reading, running_settings
 from promenade.settings import CLONE, HIGHEST_FIRST_PORT, Settings
@@ -153,9 +153,7 @@ def worker(
     """Run one worker process against the parts that PROMENADE_ settings name."""
     from promenade.worker import chosen_stages, run_worker
 
-    logging.basicConfig(
-        level=os.environ.get("PROMENADE_LOG", "WARNING"), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    begin_logging()
     try:
         settings = Settings() if http_port is None else Settings(http_port=http_port)
         status = run_worker(settings, chosen_stages(stages))

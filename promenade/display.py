@@ -49,20 +49,20 @@ def pairs_table(view: PairsView, width: int) -> Table:
     chance = "" if view.chance_similarity is None else f"{view.chance_similarity:.4f}"
     wide = width >= WIDE
     sides: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("picture", {"ratio": 4, "overflow": "fold"}),
+        ("picture", {"ratio": 5, "overflow": "fold"}),
         ("artist", {"ratio": 3, "overflow": "fold"}),
-        ("feels", {"ratio": 3}),
+        ("feels", {"ratio": 4, "overflow": "fold"}),
         ("RGB", {"no_wrap": True}),
         ("VA", {"no_wrap": True}),
-        ("track", {"ratio": 4, "overflow": "fold"}),
-        ("feels", {"ratio": 3}),
+        ("track", {"ratio": 5, "overflow": "fold"}),
+        ("feels", {"ratio": 4, "overflow": "fold"}),
         ("RGB", {"no_wrap": True}),
         ("VA", {"no_wrap": True}),
     )
     if not wide:
         sides = (
             ("picture and track", {"ratio": 5, "overflow": "fold"}),
-            ("feels", {"ratio": 3}),
+            ("feels", {"ratio": 3, "overflow": "fold"}),
             ("RGB", {"no_wrap": True}),
             ("VA", {"no_wrap": True}),
         )

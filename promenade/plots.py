@@ -65,7 +65,7 @@ def draw_pairing(judged: Judged, folder: Path, stem: str) -> list[Path]:
         left, width = 0.27, 0.71
         bottom = (heights[1] + 1.55) / total
         upper = figure.add_axes((left, bottom, width, heights[0] / total))
-        lower = figure.add_axes((left, 0.62 / total, width, heights[1] / total))
+        lower = figure.add_axes((left, 0.62 / total, width - 0.22, heights[1] / total))
         _draw_rows(upper, judged)
         _draw_baselines(lower, baselines)
         written = []
@@ -81,13 +81,13 @@ def draw_pairing(judged: Judged, folder: Path, stem: str) -> list[Path]:
 
 
 def _heading(judged: Judged) -> str:
-    return f"How similar are the pairs? {judged.title[0].upper()}{judged.title[1:]}"
+    return f"How similar are the pairs? ({judged.title})"
 
 
 def _subheading(judged: Judged) -> str:
     rule = f", rule {judged.rule}" if judged.rule else ""
     return (
-        f"{judged.evaluation.pairs:,} pairs, space {judged.space}{rule}. Histograms: share of the pairs in each bin."
+        f"{judged.evaluation.pairs:,} pairs, space {judged.space}{rule}. Histograms: each scaled to its highest bin."
     )
 
 
@@ -97,7 +97,7 @@ def _draw_rows(axes: Axes, judged: Judged) -> None:
     every = np.concatenate([values for _, values in rows])
     low, high = _limits(every)
     fewest = min(len(values) for _, values in rows)
-    bins = np.linspace(low, high, (25 if fewest <= _FEW else 60) + 1)
+    bins = np.linspace(every.min() - 1e-9, every.max() + 1e-9, (25 if fewest <= _FEW else 60) + 1)
     for place, (label, values) in enumerate(reversed(rows)):
         colour = _PAIRS if label == PAIRED else _CHANCE if label == RANDOM else _OTHER
         counts, _ = np.histogram(values, bins)
@@ -109,10 +109,15 @@ def _draw_rows(axes: Axes, judged: Judged) -> None:
         axes.vlines(median, place, place + 0.8, color=_INK, linewidth=1.4)
         axes.vlines(fifth, place, place + 0.8, color=_INK, linewidth=1.1, linestyle=(0, (2, 2)))
         axes.annotate(
-            f"median {median:.3f}   5th percentile {fifth:.3f}   lowest {values.min():.3f}",
-            (low, place + 0.80), xytext=(4, 0), textcoords="offset points", fontsize=8, color=_INK, va="center",
+            _wrapped(label), (0, place + 0.48), xycoords=("axes fraction", "data"), xytext=(-10, 0),
+            textcoords="offset points", ha="right", va="center",
         )  # fmt: skip
-    axes.set_yticks([place + 0.3 for place in range(len(rows))], [_wrapped(label) for label, _ in reversed(rows)])
+        axes.annotate(
+            f"median {median:.3f}, 5th percentile {fifth:.3f},\nlowest {values.min():.3f}",
+            (0, place + 0.1), xycoords=("axes fraction", "data"), xytext=(-10, 0), textcoords="offset points",
+            ha="right", va="center", fontsize=8, color=_GREY,
+        )  # fmt: skip
+    axes.set_yticks([])
     axes.set_xlim(low, high)
     axes.set_ylim(-0.12, len(rows) - 0.05)
     unit = "MMVA match score, 0 to 1" if judged.space == "va" else "cosine, -1 to 1"
@@ -130,7 +135,6 @@ def _draw_baselines(axes: Axes, baselines: tuple[Baseline, ...]) -> None:
     ]
     low, high = min(ends), max(ends)
     margin = 0.06 * ((high - low) or 0.1)
-    room = 0.42 * (high - low + 2 * margin)
     for place, each in enumerate(reversed(baselines)):
         axes.plot(
             [each.mean, each.observed], [place, place], color=_PALE, linewidth=3, zorder=1, solid_capstyle="butt"
@@ -148,10 +152,13 @@ def _draw_baselines(axes: Axes, baselines: tuple[Baseline, ...]) -> None:
             zorder=3,
             label="the pairs: mean" if not place else None,
         )
-        axes.annotate(said_of(each), (high + 2 * margin, place), fontsize=8.5, va="center")
+        axes.annotate(
+            said_of(each), (1, place), xycoords=("axes fraction", "data"), xytext=(10, 0),
+            textcoords="offset points", fontsize=8.5, va="center", annotation_clip=False,
+        )  # fmt: skip
     axes.set_yticks(range(len(baselines)), [_wrapped(each.name) for each in reversed(baselines)])
     axes.set_ylim(-0.6, len(baselines) - 0.4)
-    axes.set_xlim(low - margin, high + 2 * margin + room)
+    axes.set_xlim(low - margin, high + margin)
     _finish(axes, "mean similarity, each row in the space it names")
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=8.5, borderaxespad=0.2)
 
@@ -166,11 +173,10 @@ def said_of(baseline: Baseline) -> str:
 
 
 def _limits(values: Any) -> tuple[float, float]:
-    """The axis: from the lowest value (of many the 0.5th percentile) to the highest, with a little air."""
-    low = float(values.min() if len(values) <= 1000 else np.percentile(values, 0.5))
-    high = float(values.max())
+    """The axis: from the lowest value to the highest, with a little air."""
+    low, high = float(values.min()), float(values.max())
     air = 0.03 * (high - low) or 0.05
-    return low - air, min(1.0, high + air) if high <= 1.0 - 1e-9 else 1.0 + air * 0.3
+    return low - air, high + air
 
 
 def _wrapped(label: str) -> str:

@@ -149,7 +149,8 @@ class CaptionBody(BaseModel):
 class ScoreBody(BaseModel):
     """Five RGB (movement, calm, nostalgia; 0-255) and five valence-arousal points in [0,1]^2 with evidence.
 
-    `va` is the fusion of the text's reading and the medium's; both inputs are kept.
+    `va` is the fusion of two readings, both kept: `va_scored` by the model that scores the texts (on the edge
+    profile it leans on the measurements as well), `va_medium` by the model that looks at the medium.
     """
 
     model_config = STORED
@@ -157,7 +158,7 @@ class ScoreBody(BaseModel):
     stage: Literal["score"] = "score"
     rgb: tuple[tuple[float, float, float], ...] = Field(min_length=5, max_length=5)
     va: tuple[tuple[float, float], ...] = Field(min_length=5, max_length=5)
-    va_text: tuple[tuple[float, float], ...] = Field(min_length=5, max_length=5)
+    va_scored: tuple[tuple[float, float], ...] = Field(min_length=5, max_length=5)
     va_medium: tuple[tuple[float, float], ...] = Field(min_length=5, max_length=5)
     evidence: tuple[tuple[dict[str, Any], ...], ...] = Field(min_length=5, max_length=5)
 
@@ -215,7 +216,6 @@ class DeadLetter(BaseModel):
     advice: str = ""
     reference: str = Field(description="where the thing lies: an object key, or topic/partition/offset")
     event: dict[str, Any] | None = Field(default=None, description="the event to announce again on retry")
-    attempts: int = Field(default=1, ge=1)
     made: datetime
 
 

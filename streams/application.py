@@ -89,6 +89,8 @@ class Application:
             stream_buffer_maxsize=_BUFFER,
             stream_wait_empty=False,
             producer_acks=-1,
+            # Then it is our own, visible wait; Faust's default would be 20 minutes of silence.
+            producer_request_timeout=8.0,
             producer_max_request_size=MAXIMUM_EVENT_BYTES + 4096,
             worker_redirect_stdouts=False,
             autodiscover=False,

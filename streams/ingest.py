@@ -231,7 +231,8 @@ class Ingest:
 
     async def _put_membership(self, source: Source, collection: str, identity: str, generation: int) -> Outcome:
         known = await self._records.membership(identity, generation, collection)
-        if known is not None and known.catalogue == source.catalogue:
+        # A file brought in again without catalogue data says nothing new about what is known.
+        if known is not None and (source.catalogue.is_empty() or known.catalogue == source.catalogue):
             return Outcome.KNOWN
         await self._records.put_membership(
             Membership.model_validate(

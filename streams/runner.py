@@ -148,9 +148,8 @@ class StageRunner:
             return
         self._in_hand[id(delivery)] = delivery
         STAGE_IN_FLIGHT.labels(self.name).set(len(self._in_hand))
-        if delivery.key in self._held:
-            self._held[delivery.key].append(delivery)
-            return
+        # Always behind the others, also when its key is in hand: an earlier one of its key may still be queued here,
+        # and `_take` moves them to the waiting line of their key in this order.
         self._ready.append(delivery)
         self._something.set()
 

@@ -50,9 +50,14 @@ def printable(name: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in shown)
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """Every file below a folder in order of name; hidden ones and links to folders are left out."""
-    for place, folders, files in os.walk(folder, followlinks=False):
+def walk(folder: Path, unreadable: list[OSError] | None = None) -> Iterator[Path]:
+    """Every file below a folder in order of name; hidden ones and links to folders are left out.
+
+    Args:
+        unreadable: takes the errors of folders that cannot be looked into, in the order they are met.
+    """
+    told = unreadable.append if unreadable is not None else None
+    for place, folders, files in os.walk(folder, onerror=told, followlinks=False):
         folders[:] = sorted(each for each in folders if not each.startswith("."))
         for name in sorted(files):
             if not name.startswith(".") and name.lower() not in _IGNORED:
@@ -78,8 +83,16 @@ async def from_paths(paths: Iterable[Path]) -> AsyncIterator[Source | Report]:
                 async for source in from_manifest(own):
                     yield source
                 continue
-            for file in walk(path):
+            unreadable: list[OSError] = []
+            for file in walk(path, unreadable):
                 yield Source(printable(str(file.relative_to(path))), file)
+            for error in unreadable:
+                yield Report(
+                    printable(str(error.filename or path)),
+                    Outcome.REFUSED,
+                    reason=f"the folder cannot be looked into: {error.strerror}.",
+                    advice="Check its rights; nothing below it was brought in.",
+                )
         elif is_manifest(path) and os.path.isfile(path):  # noqa: PTH113 - which never raises
             async for source in from_manifest(path):
                 yield source

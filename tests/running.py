@@ -28,10 +28,10 @@ from infra.broker import Producer
 from infra.objects import Objects
 from infra.records import DEFAULT_EXHIBITION, Records
 from infra.serving import triton
+from promenade.clients import connection_of, objects_of
 from promenade.settings import CLONE, Settings
 from promenade.supervisor import StackState, borrowed_object_store, embedded_settings, stack_state
 from promenade.supervisor.processes import free_ports, marked_processes
-from promenade.worker import connection_of, objects_of
 from schemas.records import Stage
 from tests.stack_fixtures import need_parts
 from workers.pair import read_state
@@ -65,6 +65,11 @@ def clean_environment() -> dict[str, str]:
     return {
         name: value for name, value in os.environ.items() if not name.startswith("PROMENADE_") or name in PASSED_ON
     }
+
+
+def started(*arguments: str) -> list[str]:
+    """The command line of a `promenade` process, for tests that start one themselves."""
+    return [sys.executable, "-m", "promenade.cli", *arguments]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 
 from promenade.samples import made
-from tests.running import House, clean_environment, command, differences, need_everything, until
+from tests.running import House, clean_environment, command, differences, need_everything, started, until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 
@@ -236,17 +235,7 @@ def test_a_folder_that_fills_up_is_watched(house: House, files: Path) -> None:
     folder.mkdir()
     shutil.copy(files / "picture-00022.jpg", folder)
     watcher = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "promenade.cli",
-            "watch",
-            str(folder),
-            "--collection",
-            "inbox",
-            "--data",
-            str(house.data),
-        ],
+        started("watch", str(folder), "--collection", "inbox", "--data", str(house.data)),
         env=clean_environment(),
         stderr=subprocess.PIPE,
         text=True,

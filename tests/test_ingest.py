@@ -352,3 +352,12 @@ async def test_patience_says_what_it_waits_for() -> None:
     tries = -10
     with pytest.raises(Passing):
         await patiently(work, said.append, limit_seconds=-1)
+
+
+async def test_the_same_file_without_catalogue_data_takes_nothing_away(
+    ingest: Ingest, records: Records, published: Published, colours: list[bytes]
+) -> None:
+    await ingest.add(source(colours[0], title="Sea"), "spring")
+    assert (await ingest.add(source(colours[0]), "spring")).outcome is Outcome.KNOWN
+    assert (await records.revision(identity(colours[0]), (0, 1))).catalogue == Catalogue(title="Sea")
+    assert (await records.state(identity(colours[0]))).latest == (0, 1)

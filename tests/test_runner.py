@@ -155,7 +155,7 @@ async def test_deliveries_of_a_key_are_handled_one_at_a_time_and_in_order(concur
         assert len(set(keys)) == len(keys)
         assert not busy & set(keys)
         busy.update(keys)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001 * (len(handler.batches) % 3))
         for each in batch:
             seen[each.key].append(each.offset)
         busy.difference_update(keys)
@@ -167,6 +167,32 @@ async def test_deliveries_of_a_key_are_handled_one_at_a_time_and_in_order(concur
         await until(lambda: len(log.acknowledged) == 120)
     assert all(offsets == sorted(offsets) for offsets in seen.values())
     assert sum(map(len, seen.values())) == 120
+
+
+async def test_a_delivery_never_overtakes_an_earlier_one_of_its_key_that_found_no_room_in_a_batch() -> None:
+    go = asyncio.Event()
+    seen: list[int] = []
+
+    async def work(batch: Sequence[Delivery]) -> None:
+        seen.extend(each.offset for each in batch if each.key == "same")
+        await go.wait()
+
+    log, handler = Log(), Handler(work)
+    runner = StageRunner("test", handler, batch=2, concurrency=2)
+    for key in ("same", "a", "same"):
+        await runner.offer(log.delivery(key))
+    # The first batch has the first two; the third waits in the queue when a fourth of its key comes.
+    first = runner._take()
+    assert [each.offset for each in first] == [0, 1]
+    await runner.offer(log.delivery("same"))
+    assert runner._take() == []
+    for delivery in first:
+        runner._free_key(delivery)
+    runner.start()
+    go.set()
+    await until(lambda: len(log.acknowledged) == 2)
+    await runner.stop()
+    assert seen == [2, 3]
 
 
 async def test_deliveries_of_a_key_share_a_batch_in_order_where_that_is_wished() -> None:

@@ -276,3 +276,21 @@ async def test_a_watched_folder_gives_each_file_once_it_is_complete(tmp_path: Pa
     assert taken[0] == ("before.jpg", 1)
     assert sorted(taken[1:4]) == [("deep/new.jpg", 1), ("moved.jpg", 7), ("slow.wav", 6000)]
     assert taken[4:] == [("before.jpg", 7)]
+
+
+async def test_a_folder_that_cannot_be_looked_into_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Root may look everywhere, so the system's answer is made here.
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.png").write_bytes(b"x")
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = [each async for each in from_paths([tmp_path])]
+    refused = [each for each in found if isinstance(each, Report)]
+    assert [each.name for each in found if isinstance(each, Source)] == ["a.png"]
+    assert len(refused) == 1 and "Permission denied" in refused[0].reason and refused[0].name.endswith("closed")

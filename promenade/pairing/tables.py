@@ -12,7 +12,6 @@ import os
 import re
 import tempfile
 import unicodedata
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -272,7 +271,8 @@ def _unfit(vector: Floats, space: FileSpace, wanted: int) -> str | None:
     """Why a vector cannot be used in the space; None when it can."""
     if len(vector) != wanted:
         also = " (or five triples)" if space.fragment is not None and wanted == 3 else ""
-        return f"it has {len(vector)} numbers, and {space.name} wants {wanted}{also}."
+        plural = "" if len(vector) == 1 else "s"
+        return f"it has {len(vector)} number{plural}, and {space.name} wants {wanted}{also}."
     if not np.isfinite(vector).all():
         return "one of its numbers is not finite (NaN or infinite)."
     if space.bounds is not None:
@@ -297,6 +297,8 @@ def _columns(name: str, table: _Rows, space: FileSpace) -> tuple[int, list[int]]
         id_column = known[0] if known else (uncounted or [0])[0]
         for group in (*_RGB_COLUMNS, *_VA_COLUMNS):
             if len(group) == space.dimension and space.is_rgb == (group in _RGB_COLUMNS) and set(group) <= set(names):
+                if names[id_column] in group:
+                    raise Refused(f"{name} has no column of ids beside {', '.join(group)}; add one, called id.")
                 return id_column, [names.index(each) for each in group]
     single: list[int] = []
     several: list[int] = []
@@ -382,19 +384,20 @@ def _from_arrays(path: Path, space: FileSpace) -> VectorTable:
         raise
     except OSError as error:
         raise Refused(_unreadable(path, error)) from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        python = "pickle" in str(error) or "Object arrays" in str(error)
-        why = "it holds Python objects; save plain numbers and texts" if python else "it is broken or empty"
-        raise Refused(f"{path.name} cannot be read as {path.suffix[1:].upper()}: {why}.") from None
     except MemoryError:
         raise Refused(f"{path.name} does not fit into memory.") from None
+    except Exception as error:
+        # numpy and zipfile raise whatever a broken file leads them to: SyntaxError, TokenError, RuntimeError, ...
+        python = any(word in str(error) for word in ("pickle", "Object arrays", "Python objects"))
+        why = "it holds Python objects; save plain numbers and texts" if python else "it is broken or empty"
+        raise Refused(f"{path.name} cannot be read as {path.suffix[1:].upper()}: {why}.") from None
     if not isinstance(array, np.ndarray) or array.ndim < 2 or array.dtype.kind not in "iuf":
         shape = getattr(array, "shape", None)
         raise Refused(
             f"{path.name} holds an array of shape {shape} and type {getattr(array, 'dtype', '?')}; give numbers of "
             "shape [items, numbers]."
         )
-    array = array.reshape(len(array), -1)
+    array = array.reshape(len(array), int(np.prod(array.shape[1:])))
     if ids is None:
         names = [str(row) for row in range(len(array))]
     elif ids.ndim != 1 or ids.dtype.kind not in "USiu" or len(ids) != len(array):
@@ -580,14 +583,14 @@ def _is_row(cells: Sequence[str], decimal_comma: bool) -> bool:
     """Whether a file's first line is a row already, not the names of columns.
 
     Names are: a first cell that is a usual name of an id column; cells without any number; and whole numbers that
-    only count the columns (pandas names columns so).
+    only count the columns from 0 (pandas names columns so).
     """
     first = _plain(cells[0])
     if first in _ID_COLUMNS or first in _COUNTING_COLUMNS:
         return False
     found = [numbers for cell in cells[1:] if (numbers := parse_numbers(cell, decimal_comma)) is not None]
     flat = [number for numbers in found for number in numbers]
-    counting = len(flat) > 1 and flat in ([*range(len(flat))], [*range(1, len(flat) + 1)])
+    counting = len(flat) > 1 and flat == [*range(len(flat))]
     return bool(found) and not counting
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from infra.records import ItemState, Records
 from schemas.failures import Refused
-from schemas.media import Kind, split_item_id
+from schemas.media import Kind, item_id, split_item_id
 from schemas.profile import Profile
 from schemas.records import EmbedBody, ExhibitionSettings, Result, Stage
 from schemas.spaces import Space
@@ -115,14 +115,15 @@ def pair_all(
         return (batch_stable if rule == "stable" else batch_optimal)(artworks, tracks, measure, floor=floor)
     engine = rule_class(measure, floor=floor)
     order = sequences or {}
+    names: dict[str, str] = {}
     for kind, side in ((Kind.ARTWORK, artworks), (Kind.TRACK, tracks)):
-        # The engine wants ids that begin with their kind. Letting tracks in as they arrived displaces nobody.
+        # The engine takes ids of items only; these keep the order of the names, by which ties are broken.
+        identities = {name: item_id(kind, f"{place:064x}") for place, name in enumerate(sorted(side))}
+        names |= {identity: name for name, identity in identities.items()}
+        # Letting tracks in as they arrived displaces nobody.
         for name in sorted(side, key=lambda each: (order.get(each, 0), each)):
-            engine.join(kind, f"{kind.value}-{name}", side[name], order.get(name, 0))
-    return {
-        artwork.removeprefix(f"{Kind.ARTWORK.value}-"): (track.removeprefix(f"{Kind.TRACK.value}-"), similarity)
-        for artwork, (track, similarity) in engine.pairs().items()
-    }
+            engine.join(kind, identities[name], side[name], order.get(name, 0))
+    return {names[artwork]: (names[track], similarity) for artwork, (track, similarity) in engine.pairs().items()}
 
 
 def repeats_for(artworks: int, tracks: int) -> int:

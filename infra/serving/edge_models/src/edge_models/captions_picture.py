@@ -395,12 +395,14 @@ def _mood(measurement: dict[str, Any], required: bool) -> Sentence:
     cell = (_third(pleasure, 0.42, 0.53), _third(arousal, 0.28, 0.42))
     words = _MOODS[cell]
     confidence = min(0.7, 0.4 + abs(pleasure - 0.475) + abs(arousal - 0.35) * 0.5)
+    # The whole is given two words for its mood, a part one.
+    also = [f" and {word}" if required else "" for word in words]
     return Sentence(
         (
-            f"Taken together, this reads as {words[0]}.",
-            f"Its effect may be called {words[1]}.",
-            f"The impression that results is rather {words[2]}.",
-            f"One may find the effect {words[3]}.",
+            f"Taken together, this reads as {words[0]}{also[1]}.",
+            f"Its effect may be called {words[1]}{also[2]}.",
+            f"The impression that results is rather {words[2]}{also[3]}.",
+            f"One may find the effect {words[3]}{also[0]}.",
         ),
         tuple((word, confidence) for word in words),
         None if required else 3.0,

@@ -236,7 +236,7 @@ def _pulse(measurement: dict[str, Any]) -> Sentence:
             (
                 "The pulse is hard to count.",
                 "No steady pulse stands out.",
-                "A steady pulse cannot be counted with confidence.",
+                "A steady pulse cannot be counted for sure.",
                 "Its pulse stays loose.",
             ),
             (("loose", 0.3),),
@@ -298,8 +298,8 @@ def _key(measurement: dict[str, Any]) -> Sentence:
         (
             f"Its notes {hedge}fit {name} best.",
             f"{name} is {hedge}the key that its notes fit best.",
-            f"The harmony {hedge}keeps to {name}.",
-            f"In harmony it {hedge}stays close to {name}.",
+            f"The tones {hedge}keep to {name}.",
+            f"In key it {hedge}stays close to {name}.",
         ),
         ((name, min(1.0, 0.3 + sure)), (mode, min(1.0, 0.3 + sure))),
         0.7 + sure * 0.5,
@@ -416,12 +416,14 @@ def _mood(measurement: dict[str, Any], required: bool) -> Sentence:
     )
     words = _MOODS[(_third(pleasure, 0.42, 0.58), _third(arousal, 0.40, 0.56))]
     confidence = min(0.7, 0.35 + abs(pleasure - 0.5) + abs(arousal - 0.48) * 0.6)
+    # The whole is given two words for its mood, a part one.
+    also = [f" and {word}" if required else "" for word in words]
     return Sentence(
         (
-            f"Taken together, this reads as {words[0]}.",
-            f"Its effect may be called {words[1]}.",
-            f"The impression that results is rather {words[2]}.",
-            f"One may find the effect {words[3]}.",
+            f"Taken together, this reads as {words[0]}{also[1]}.",
+            f"Its effect may be called {words[1]}{also[2]}.",
+            f"The impression that results is rather {words[2]}{also[3]}.",
+            f"One may find the effect {words[3]}{also[0]}.",
         ),
         tuple((word, confidence) for word in words),
         None if required else 3.0,

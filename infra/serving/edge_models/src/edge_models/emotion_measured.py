@@ -28,7 +28,7 @@ FARTHEST = 2.5
 """A cue counts at most as this many typical spreads: beyond it more changes no feeling."""
 STEEPNESS = 1.1
 """Valence and arousal are logistic(STEEPNESS z), so one typical spread moves .5 to .75, two to .90."""
-RGB_OF_VA = ((0.10, 1.00), (0.55, -0.85), (-0.80, -0.55))
+RGB_OF_VA = ((0.10, 1.00), (0.55, -0.85), (-0.95, -0.40))
 """Movement, calm and nostalgia (rows) from standardised valence and arousal (columns)."""
 
 # Typical value and spread of each picture cue (over paintings and prints), then weights on valence and arousal.

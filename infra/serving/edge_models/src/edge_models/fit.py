@@ -282,6 +282,11 @@ def fit_domains(
         chosen = [n for n, item in enumerate(captions) if name in (item["kind"], emotion.FREE_TEXT)]
         if not chosen:
             continue
+        if name == emotion.FREE_TEXT:
+            # Free text may speak of either kind: both count alike, however many of each there are.
+            kinds = [[n for n in chosen if captions[n]["kind"] == kind] for kind in ("artwork", "track")]
+            most = max(len(each) for each in kinds)
+            chosen = [n for each in kinds if each for n in each * round(most / len(each))]
         words = [
             [
                 norms.words(text, phrases if name != emotion.FREE_TEXT else ())
