@@ -269,7 +269,9 @@ def test_the_wall_moves_by_whole_exchanges_and_is_one_to_one_after_each_change(
     for exchange in together:
         gain = sum(target[pair] for pair in exchange.formed) - sum(hung[pair] for pair in exchange.parted)
         assert exchange.gain == as_units(gain)
-        moved = threshold == 0 or not exchange.parted or gain >= threshold - 1e-9 or bool(set(pins) & {*exchange.formed})
+        moved = (
+            threshold == 0 or not exchange.parted or gain >= threshold - 1e-9 or bool(set(pins) & {*exchange.formed})
+        )
         for pair in exchange.formed:
             assert (pair in wall) == moved
         for pair in exchange.parted:

@@ -299,16 +299,12 @@ def some(count: int, seed: int = 0, names: Sequence[str] = ("rgb", "va")) -> dic
     for number in range(count):
         for kind in Kind:
             item = item_id(kind, digest_of(f"{seed}-{number}".encode()))
-            vectors = {
-                name: generator.random(2 if name == "va" else 3).astype(np.float32) for name in names
-            }
+            vectors = {name: generator.random(2 if name == "va" else 3).astype(np.float32) for name in names}
             found[item] = Ready("000000.000001", len(found), vectors)
     return found
 
 
-async def agent_of(
-    present: dict[str, Ready], **values: Any
-) -> tuple[ExhibitionPairing, MemoryLog, MemoryMembers]:
+async def agent_of(present: dict[str, Ready], **values: Any) -> tuple[ExhibitionPairing, MemoryLog, MemoryMembers]:
     log, members = MemoryLog(), MemoryMembers()
     members.present = dict(present)
     agent = ExhibitionPairing(ExhibitionSettings.model_validate({"name": "spring", **values}), log, members)
