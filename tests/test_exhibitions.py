@@ -46,7 +46,7 @@ def result(item: str, body: Any) -> Result:
 def scored(item: str = ARTWORKS[0]) -> Result:
     rgb = tuple((float(number), number + 1.0, number + 2.0) for number in range(5))
     va = tuple((number / 10, number / 20) for number in range(5))
-    return result(item, ScoreBody(rgb=rgb, va=va, va_text=va, va_medium=va, evidence=((),) * 5))
+    return result(item, ScoreBody(rgb=rgb, va=va, va_medium=va, va_scored=va, evidence=((),) * 5))
 
 
 # -- spaces ------------------------------------------------------------------------------------------------
@@ -90,6 +90,8 @@ def test_artsounds_four_strategies_take_the_named_vectors_of_each_side(artwork: 
         assert vector is not None
         assert vector.tolist() == axes[form]
     left, right = (space.vector(kind, vectors) for kind in Kind)
+    assert left is not None
+    assert right is not None
     assert batch_stable({"artwork-1": left}, {"track-1": right}, Cosine()) == {
         "artwork-1": ("track-1", 1.0 if artwork == track else 0.0)
     }

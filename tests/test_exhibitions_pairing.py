@@ -295,7 +295,7 @@ def test_target_and_wall_are_right_after_any_arrivals_settings_pins_crashes_and_
 
 def some(count: int, seed: int = 0, names: Sequence[str] = ("rgb", "va")) -> dict[str, Ready]:
     generator = np.random.default_rng(seed)
-    found = {}
+    found: dict[str, Ready] = {}
     for number in range(count):
         for kind in Kind:
             item = item_id(kind, digest_of(f"{seed}-{number}".encode()))
@@ -343,7 +343,7 @@ async def test_another_space_and_rule_come_into_force_in_one_revision_of_target_
 
 async def test_commands_go_on_while_an_exhibition_is_paired_anew_and_the_switch_catches_up() -> None:
     present = some(10)
-    late, gone, changed = list(present)[0], list(present)[1], list(present)[2]
+    late, gone, changed, *_ = present
     agent, log, members = await agent_of({item: each for item, each in present.items() if item != late}, space="rgb")
     set_on(agent, rule="optimal")
     prepared = await agent.prepare()

@@ -29,7 +29,7 @@ def settings(name: str, **values: Any) -> ExhibitionSettings:
 
 async def fill(world: World, count: int = 4, collections: tuple[str, ...] = ("spring",), name: str = "") -> list[str]:
     """So many artworks and tracks, brought in and indexed."""
-    items = []
+    items: list[str] = []
     for number in range(count):
         for kind in Kind:
             items.append(
@@ -195,7 +195,7 @@ async def test_a_pinned_pair_hangs_until_it_is_unpinned(world: World) -> None:
 
 async def test_of_two_curators_at_once_neither_undoes_the_other(world: World) -> None:
     await create(world, name="best")
-    names = [{"threshold": 0.5}, {"floor": 0.25}, {"hour": 4}]
+    names: list[dict[str, Any]] = [{"threshold": 0.5}, {"floor": 0.25}, {"hour": 4}]
     await asyncio.gather(*(change(world, "best", **each) for each in names))
     made = await exhibitions.settings_of(world.records, "best")
     assert (made.threshold, made.floor, made.hour, made.number) == (0.5, 0.25, 4, 4)
@@ -268,7 +268,7 @@ async def test_commands_that_were_lost_are_sent_again_by_reconcile(world: World)
 async def test_killed_at_any_call_to_the_store_an_exhibition_is_what_its_settings_ask_in_the_end(
     world: World,
 ) -> None:
-    """Every fourth call of a change of space with a new item, a pin and a withdrawal in between is the last one."""
+    """Every seventh call of a new item and a change of space, rule and pins is the last one in its turn."""
     items = await fill(world, 3)
     objects = world.records.objects
     assert isinstance(objects, HookedObjects)
