@@ -62,6 +62,8 @@ class Run:
     """Stage -> when its last result was written, counted from the first announcement."""
     metrics: dict[str, float]
     """Differences of the worker's metrics over the run."""
+    others: float
+    """Processor seconds that programs which are none of ours used meanwhile, for each second of this run."""
     pairs: dict[tuple[str, str], float] = field(default_factory=dict)
     rgb: dict[str, list[list[float]]] = field(default_factory=dict)
     """File -> the five colour triples."""
@@ -144,6 +146,12 @@ class Watch:
         """Processor seconds between the first and the last look, by name."""
         first, last = self.samples[0].processor, self.samples[-1].processor
         return {name: round(value - first.get(name, 0.0), 3) for name, value in last.items()}
+
+
+def busy_seconds() -> float:
+    """Processor seconds that the whole machine has been busy, since it started."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
 
 
 def children_seconds() -> float:
@@ -259,15 +267,18 @@ def measured(settings: Settings, manifest: Path, every: float = 1.0) -> Run:
     state = stack_state(settings.data)
     assert state is not None
     before, spent = metrics_of(settings), children_seconds()
+    begun, busy = time.monotonic(), busy_seconds()
     with Watch(state.pid, every) as watch:
         bring_in(settings, manifest, "bench")
     processor = watch.processor_used() | {"ingest command": round(children_seconds() - spent, 3)}
+    others = (busy_seconds() - busy - sum(processor.values())) / (time.monotonic() - begun)
     after = metrics_of(settings)
     told = asyncio.run(_told(settings, "bench"))
     return Run(
         processor=processor,
         metrics={name: value - before.get(name, 0.0) for name, value in after.items()},
         samples=watch.samples,
+        others=max(0.0, others),
         **told,
     )
 

@@ -86,6 +86,8 @@ class ItemHandler:
         self._consumes, self._produces = EVENT_OF_STAGE[stage.stage]
         self._worker = uuid.uuid4().hex[:12]
         self._marks: dict[str, set[str]] = {}
+        self._to_clear: set[str] = set()
+        """Names of this process's own marks whose tries are over."""
         self._strikes: dict[str, int] = {}
 
     async def load_marks(self) -> None:
@@ -114,6 +116,7 @@ class ItemHandler:
 
     async def handle(self, batch: Sequence[Delivery]) -> None:
         """See `streams.runner.Handler`."""
+        await self._clear_marks()
         readable: list[tuple[Delivery, ItemEvent]] = []
         for delivery in batch:
             try:
@@ -128,16 +131,23 @@ class ItemHandler:
         if to_do:
             # The same batch tried again overwrites its own mark.
             name = f"{self._worker}-{to_do[0].delivery.partition}-{to_do[0].delivery.offset}"
-            await self._records.mark_attempt(self.stage.stage, name, [ticket.event.item for ticket in to_do])
             try:
+                await self._records.mark_attempt(self.stage.stage, name, [ticket.event.item for ticket in to_do])
                 await self._work(to_do)
             finally:
                 # Only the death of this process leaves the mark behind.
-                await self._records.clear_attempt(self.stage.stage, name)
+                self._to_clear.add(name)
+                await self._clear_marks()
         announced = [ticket for ticket in tickets if ticket is not None and ticket.result is not None]
         await self._check_and_announce(announced)
         for _, event in readable:
             await self._clear_suspicion(event.item)
+
+    async def _clear_marks(self) -> None:
+        """Remove the marks of finished tries, also those of a try that ended because the store was away."""
+        for name in list(self._to_clear):
+            await self._records.clear_attempt(self.stage.stage, name)
+            self._to_clear.discard(name)
 
     async def _look_up(self, delivery: Delivery, event: ItemEvent) -> _Ticket | None:
         """Load what the stage needs; None when there is nothing to do for this event."""

@@ -28,7 +28,7 @@ from tests.stack_fixtures import Stack
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 PARTS = {"models": "model server", "store": "object store", "broker": "broker"}
-AWAY_SECONDS = 8.0
+AWAY_SECONDS = [pytest.param(8.0, id="8s"), pytest.param(30.0, id="30s", marks=pytest.mark.soak)]
 
 
 class Worker:
@@ -247,13 +247,15 @@ def test_workers_share_the_work_and_two_may_go_midway(crew: Outside, tmp_path: P
     check_whole(crew, files, "shared")
 
 
+@pytest.mark.parametrize("seconds", AWAY_SECONDS)
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_that_is_away_is_waited_for_visibly(crew: Outside, tmp_path: Path, part: str) -> None:
-    files = brought_in(tmp_path / "files", 24, 2, 31 + list(PARTS).index(part))
+def test_a_part_that_is_away_is_waited_for_visibly(crew: Outside, tmp_path: Path, part: str, seconds: float) -> None:
+    files = brought_in(tmp_path / "files", 24, 2, int(31 + 3 * seconds + list(PARTS).index(part)))
+    collection = f"away-{part}-{seconds:.0f}"
     crew("prepare")
-    worker = crew.worker(f"alone-{part}")
+    worker = crew.worker(collection)
     crew.ready()
-    crew("ingest", files, "--collection", f"away-{part}", "--no-wait")
+    crew("ingest", files, "--collection", collection, "--no-wait")
     crew.stack.wait(crew.stack.parts.kill(part))
     gone = time.monotonic()
     waiting = until(
@@ -275,14 +277,14 @@ def test_a_part_that_is_away_is_waited_for_visibly(crew: Outside, tmp_path: Path
         answer = worker.get("/ready")
         assert answer is not None
         assert answer.status_code == 503
-    time.sleep(max(0.0, AWAY_SECONDS - (time.monotonic() - gone)))
+    time.sleep(max(0.0, seconds - (time.monotonic() - gone)))
     assert worker.process.poll() is None, crew.logs()
     crew.stack.wait(crew.stack.parts.start(part))
     back = time.monotonic()
     until("the stages go on by themselves", lambda: _through(crew, worker), 100, crew.logs)
     print(f"{part}: all through {time.monotonic() - back:.1f} s after it was back")
     assert worker.waits_for() == {}
-    check_whole(crew, files, f"away-{part}")
+    check_whole(crew, files, collection)
 
 
 def _through(crew: Outside, worker: Worker) -> bool:

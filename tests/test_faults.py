@@ -46,8 +46,7 @@ def undisturbed(house: House, waves: list[Path]) -> dict[str, Any]:
     """What the files become when nothing happens to any process."""
     print(f"undisturbed: ready after {house.up():.1f} s")
     begun = time.monotonic()
-    for wave in waves:
-        house("ingest", wave, "--collection", "soak")
+    house("ingest", *waves, "--collection", "soak", timeout=900)
     print(f"undisturbed: {len(waves)} waves in {time.monotonic() - begun:.1f} s")
     house.down()
     assert house.left_running() == []
@@ -74,7 +73,7 @@ def kill(house: House, victim: str, chance: random.Random) -> str:
 
 def disturbed_wave(house: House, wave: Path, victim: str, chance: random.Random) -> None:
     """Bring a wave in and kill a process at a random moment of it; returns when all of it is through."""
-    moment = chance.uniform(1.8, 6.0)
+    moment = chance.uniform(0.8, 4.5)
     ingest = subprocess.Popen(
         started("ingest", str(wave), "--collection", "soak", "--data", str(house.data)),
         env=clean_environment(),

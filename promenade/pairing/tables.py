@@ -523,10 +523,10 @@ def _read_rows(path: Path) -> _Rows:
     if suffix == ".parquet":
         try:
             table = pyarrow.parquet.read_table(io.BytesIO(content))
+            values = [column.to_pylist() for column in table.columns]
         except (pyarrow.ArrowException, OSError, ValueError):
             raise Refused(f"{path.name} is not a Parquet file; write it anew.") from None
-        values = zip(*(column.to_pylist() for column in table.columns), strict=True)
-        rows = [(line, list(each)) for line, each in enumerate(values, 1)]
+        rows = [(line, list(each)) for line, each in enumerate(zip(*values, strict=True), 1)]
         return _Rows([str(each) for each in table.column_names], rows, [], "row")
     try:
         text = content.decode("utf-8-sig")

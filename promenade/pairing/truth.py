@@ -35,9 +35,10 @@ Floats = NDArray[np.float64]
 
 _DENSE: Final = {"greedy": 4_000_000, "stable": 4_000_000, "optimal": 120_000_000}
 """Up to this many cross pairs a rule's definition is computed at once (about 150 bytes a pair for greedy and
-stable, 20 for optimal); above it items are let in one by one, which gives the same and needs little memory."""
+stable, 25 for optimal); above it items are let in one by one, which gives the same and needs little memory."""
 _REPEATED: Final = ((2_000_000, 10), (30_000_000, 3))
-"""(up to so many cross pairs, a rule is run again so often for a baseline): beyond, it would take many minutes."""
+"""(up to so many cross pairs, a rule is run again so often for a baseline): beyond, `optimal` takes many minutes.
+The other rules take seconds for 100 million cross pairs."""
 PAIRED: Final = "the pairs"
 SHUFFLED: Final = "same rule, coordinates shuffled"
 RANDOM: Final = "random pairs"
@@ -126,9 +127,10 @@ def pair_all(
     return {names[artwork]: (names[track], similarity) for artwork, (track, similarity) in engine.pairs().items()}
 
 
-def repeats_for(artworks: int, tracks: int) -> int:
+def repeats_for(rule: str, artworks: int, tracks: int) -> int:
     """How often a rule is run again for a baseline; 0 where that would take too long."""
-    return next((repeats for most, repeats in _REPEATED if artworks * tracks <= most), 0)
+    size = artworks * tracks // (1 if rule == "optimal" else 5)
+    return next((repeats for most, repeats in _REPEATED if size <= most), 0)
 
 
 def judge(
@@ -161,7 +163,7 @@ def judge(
         notes: kept for the reader.
         seed: the same seed and vectors give the same figures.
     """
-    repeats = repeats_for(len(artworks), len(tracks))
+    repeats = repeats_for(rule or "", len(artworks), len(tracks))
     said = list(notes)
     shuffled: list[Floats] = []
 
@@ -216,7 +218,7 @@ def judge_published(
     notes = ["Without the vectors, how many items stayed free and how far this is from chance cannot be known."]
     baselines: tuple[Baseline, ...] = ()
     distributions = {PAIRED: similarities} if count else {}
-    repeats = repeats_for(count, count)
+    repeats = repeats_for(rule, count, count)
     if count and dimension is not None and repeats:
         uniform: list[Floats] = []
 
