@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from gallery.views import exhibition_view, exhibitions_view, item_view, pairs_view, status_view
+from promenade.pairing.truth import judge_exhibition
 from schemas.events import Event, PairingChanged, PairingCommand
 from schemas.failures import Refused
 from schemas.media import Kind, split_item_id
 from schemas.records import ExhibitionSettings
 from streams import exhibitions, upkeep
 from streams.pairing import RecordMembers
-from tests.made_world import Died, HookedObjects, World
+from tests.made_world import PROFILE, Died, HookedObjects, World
 from tests.stack_fixtures import put_item
 from tests.test_exhibitions_pairing import assert_exact
 from workers.pair import ExhibitionPairing, PairingState, Ready, read_state
@@ -316,3 +317,17 @@ async def test_killed_at_any_call_to_the_store_an_exhibition_is_what_its_setting
         await calm(world)
         round_ += 1
     assert round_ > 3
+
+
+@pytest.mark.parametrize(("space", "judged"), [("mix", 4), ("rgb-2", 4), ("va", 3)])
+async def test_an_exhibition_is_judged_in_the_space_that_it_is_paired_in(
+    world: World, space: str, judged: int
+) -> None:
+    await fill(world, 5)
+    mix = (("rgb15", 1.0), ("va", 1.0)) if space == "mix" else ()
+    made = await create(world, name="best", space=space, mix=mix, rule="optimal")
+    state = await read_state(world.records, made.home)
+    found = await judge_exhibition(world.records, PROFILE, "best")
+    assert (found.space, found.rule, found.evaluation.pairs) == (space, "optimal", 5)
+    assert found.evaluation.mean == pytest.approx(sum(state.pairs.values()) / 5, abs=1e-6)
+    assert sum(each.name.startswith("judged in") for each in found.evaluation.baselines) == judged

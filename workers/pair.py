@@ -26,7 +26,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from schemas.failures import Passing
-from schemas.media import split_item_id
+from schemas.media import Kind, split_item_id
 from schemas.records import (
     ExhibitionSettings,
     PairChange,
@@ -36,7 +36,7 @@ from schemas.records import (
     PairingSnapshot,
     now,
 )
-from workers.pairing.by_name import rule_named
+from workers.pairing.by_name import pairs_at_once, rule_named
 from workers.pairing.calm import hanging
 from workers.pairing.rules import Member, Rule
 from workers.pairing.similarity import Cosine, as_units
@@ -50,6 +50,9 @@ SNAPSHOT_EVERY: Final = 200
 LOOK_EVERY: Final = 50
 """Constants are compared with those of today after every change of a 50th of the members: fewer can hardly move a
 mean or a share by 5%."""
+
+AT_ONCE: Final = 4_000_000
+"""Up to this many cross pairs an exhibition is paired anew by the rule's definition (about 150 bytes a pair)."""
 
 Vector = np.ndarray[Any, np.dtype[Any]]
 Pins = tuple[tuple[str, str], ...]
@@ -188,16 +191,30 @@ class Target:
         self.vectors: dict[str, Mapping[str, Vector]] = {}
         """Of all items, where the space has constants that may drift; empty otherwise."""
 
+    def fill(self, present: Mapping[str, Ready], pins: Pins) -> None:
+        """Let all items in at once: by the rule's definition where that is quick, one by one where there are many."""
+        sides = {kind: {each.identity: each for each in self._members(present) if each.kind is kind} for kind in Kind}
+        artworks, tracks = ({item: each.vector for item, each in side.items()} for side in sides.values())
+        if len(artworks) * len(tracks) <= AT_ONCE:
+            sequences = {item: each.sequence for item, each in sides[Kind.TRACK].items()}
+            found = pairs_at_once(
+                self.basis.rule,
+                artworks,
+                tracks,
+                self.rule.measure,
+                sequences=sequences,
+                floor=self.basis.floor,
+                pins=pins,
+            )
+            self.restore(present, [(artwork, track, value) for artwork, (track, value) in found.items()], pins)
+            return
+        for item, ready in sorted(present.items(), key=lambda entry: (entry[1].sequence, entry[0])):
+            self.join(item, ready)
+        self.set_pins(pins)
+
     def restore(self, present: Mapping[str, Ready], pairs: Iterable[tuple[str, str, float]], pins: Pins) -> None:
         """Take items and pairs over as they were; computed anew where they are not what the rule demands."""
-        members = []
-        for item, ready in sorted(present.items()):
-            self._remember(item, ready)
-            vector = self._vector(item, ready)
-            if vector is not None:
-                members.append(Member(split_item_id(item)[0], item, vector, ready.sequence))
-        usual = Counter(np.size(each.vector) for each in members).most_common(1)
-        fitting = [each for each in members if np.size(each.vector) == usual[0][0]]
+        fitting = self._members(present)
         self.rule = type(self.rule).restore(self.rule.measure, fitting, pairs, floor=self.basis.floor, pins=pins).rule
 
     def join(self, item: str, ready: Ready) -> list[PairChange]:
@@ -225,6 +242,17 @@ class Target:
     def constants_today(self) -> PairingConstants:
         """What the constants would be, taken from the items of this moment."""
         return constants_of(self.space, ((split_item_id(item)[0], each) for item, each in self.vectors.items()))
+
+    def _members(self, present: Mapping[str, Ready]) -> list[Member]:
+        """Items with their vectors in the space; those of another dimension than most are left out."""
+        members = []
+        for item, ready in sorted(present.items()):
+            self._remember(item, ready)
+            vector = self._vector(item, ready)
+            if vector is not None:
+                members.append(Member(split_item_id(item)[0], item, vector, ready.sequence))
+        usual = Counter(np.size(each.vector) for each in members).most_common(1)
+        return [each for each in members if np.size(each.vector) == usual[0][0]]
 
     def _vector(self, item: str, ready: Ready) -> Any:
         return None if self.measure is None else self.space.vector(split_item_id(item)[0], ready.vectors)
@@ -396,8 +424,7 @@ class ExhibitionPairing:
                 space, ((split_item_id(item)[0], each.vectors) for item, each in present.items())
             )
             target = Target(basis_of(settings, constants))
-            for item, ready in sorted(present.items(), key=lambda entry: (entry[1].sequence, entry[0])):
-                target.join(item, ready)
+            target.fill(present, settings.pins)
             return target
 
         target = await asyncio.to_thread(work)
