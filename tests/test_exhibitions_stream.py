@@ -266,7 +266,7 @@ async def test_commands_that_were_lost_are_sent_again_by_reconcile(world: World)
     assert await reconciler.run_once(at_once=True) == {}
 
 
-async def test_killed_at_any_call_to_the_store_an_exhibition_is_what_its_settings_ask_in_the_end(
+async def test_killed_at_any_call_an_exhibition_is_what_its_settings_ask_in_the_end(
     world: World,
 ) -> None:
     """Every seventh call of a new item and a change of space, rule and pins is the last one in its turn."""
@@ -297,6 +297,7 @@ async def test_killed_at_any_call_to_the_store_an_exhibition_is_what_its_setting
             done = not objects.dead
         except Died:
             pass
+        await world.pairing.close()
         objects.disarm()
         world.restart()
         # What was not acknowledged comes again; what was lost between settings and log is seen by reconcile.
