@@ -114,7 +114,8 @@ def read_catalogue(text: str | bytes) -> dict[str, str]:
     if not isinstance(catalogue, dict):
         raise Invalid("CATALOGUE is not a JSON object; send title, artist, year, style, genre, licence or null")
     longest = {"title": 80, "artist": 60, "year": 24, "style": 40, "genre": 40, "licence": 40}
-    cleaned = {key: clean(catalogue.get(key), longest[key]) for key in CATALOGUE_KEYS}
+    words = {"title": 14, "artist": 10, "year": 4, "style": 5, "genre": 5, "licence": 5}
+    cleaned = {key: clean(catalogue.get(key), longest[key], words[key]) for key in CATALOGUE_KEYS}
     return {key: value for key, value in cleaned.items() if value}
 
 
@@ -150,8 +151,8 @@ def confidences(measurement: dict[str, Any]) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
-def clean(value: Any, longest: int) -> str:
-    """Catalogue text fit for a sentence: one line, no control characters, paired marks, at most `longest` long."""
+def clean(value: Any, longest: int, most_words: int) -> str:
+    """Catalogue text fit for a sentence: one line, no control characters, paired marks, within both limits."""
     if value is None or isinstance(value, dict | list | bool):
         return ""
     text = unicodedata.normalize("NFC", str(value))
@@ -159,13 +160,19 @@ def clean(value: Any, longest: int) -> str:
         " " if unicodedata.category(sign) in ("Cc", "Cf", "Zl", "Zp", "Cs", "Co") else sign for sign in text
     )
     text = re.sub(r"\s+", " ", text).strip()
-    if len(text) > longest:
-        text = text[:longest].rsplit(" ", 1)[0] if " " in text[:longest] else text[:longest]
-        text = text.rstrip(" ,;:-.") + "…"
+    limit = longest if len(text.split(" ")) <= most_words else len(" ".join(text.split(" ")[:most_words])) + 1
+    limit = min(limit, longest)
+    if len(text) > limit:
+        text = text[:limit].rsplit(" ", 1)[0] if " " in text[:limit] else text[:limit]
+        text = text.rstrip(" ,;:-.…") + "…"
     # A bracket or quotation mark without its partner would leave the sentence open.
-    for opening, closing in (("(", ")"), ("[", "]"), ("{", "}"), ("“", "”"), ("«", "»"), ("<", ">")):
+    low = "„" in text  # German marks open low and close with the sign that opens English ones
+    for opening, closing in (("(", ")"), ("[", "]"), ("{", "}"), ("„" if low else "“", "”"), ("«", "»"), ("<", ">")):
+        if low and opening == "„" and _paired(text.replace("“", "”"), opening, closing):
+            continue
         if not _paired(text, opening, closing):
             text = text.replace(opening, "").replace(closing, "")
+            text = text.replace("“", "") if opening == "„" else text
     if text.count('"') % 2:
         text = text.replace('"', "")
     text = re.sub(r"\s+", " ", text).strip().rstrip(".,;: ").lstrip(".,;:!?… ")
@@ -186,10 +193,12 @@ def catalogue_sentences(catalogue: dict[str, str], noun: str) -> list[Sentence]:
         sentences.append(Sentence((text + end,), phrases))
     facts = [f"{key} as {catalogue[key]}" for key in ("style", "genre") if key in catalogue]
     if facts:
-        text = f"The catalogue gives the {' and the '.join(facts)}"
+        # A fact that holds a comma is closed by one, or the next would seem part of it.
+        between = ", and the " if "," in facts[0] else " and the "
+        text = f"The catalogue gives the {between.join(facts)}"
         phrases = tuple((catalogue[key], 0.9) for key in ("style", "genre") if key in catalogue)
         end = "" if text[-1] in "!?…" else "."
-        sentences.append(Sentence((text + end,), phrases, 0.95))
+        sentences.append(Sentence((text + end,), phrases, 1.9))
     return sentences
 
 

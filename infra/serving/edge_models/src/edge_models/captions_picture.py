@@ -43,7 +43,7 @@ _MOODS: dict[tuple[int, int], tuple[str, ...]] = {
     (1, 2): ("restless", "spirited", "energetic", "animated"),
     (2, 0): ("calm", "serene", "gentle", "peaceful"),
     (2, 1): ("friendly", "pleasant", "fresh", "airy"),
-    (2, 2): ("cheerful", "lively", "joyful", "radiant"),
+    (2, 2): ("cheerful", "lively", "joyful", "buoyant"),
 }
 
 
@@ -107,7 +107,7 @@ def _palette(measurement: dict[str, Any], place: str | None) -> Sentence:
         else:
             wordings = (
                 f"The picture, in {form} format, is built from {leading}.",
-                f"In {form} format, {first} leads, closely followed by {others}.",
+                f"In {form} format, {first} leads, followed by {others}.",
                 f"{leading} share the area of this {form} picture.",
                 f"No single colour rules this {form} picture: {leading} share it.",
             )
@@ -123,38 +123,38 @@ def _palette(measurement: dict[str, Any], place: str | None) -> Sentence:
             )
         elif extent:
             wordings = (
-                f"In {where}, {first} covers {extent} of the ground, with {others} beside it.",
+                f"In {where}, {first} covers {extent} of the area, with {others} beside it.",
                 f"{first} takes {extent} of {where}, set against {others}.",
-                f"Colour in {where} is above all {first}, with touches of {others}.",
+                f"Colour in {where} is above all {first}, accompanied by {others}.",
                 f"Over {extent} of {where} lies {first}, joined by {others}.",
             )
         else:
             wordings = (
-                f"In {where}, {leading} share the ground.",
-                f"{first} leads in {where}, closely followed by {others}.",
+                f"In {where}, {leading} share the area.",
+                f"{first} leads in {where}, followed by {others}.",
                 f"Colour in {where} is divided {'among' if len(names) > 2 else 'between'} {leading}.",
-                f"Mainly {first} meets {others} in {where}.",
+                f"Mainly {first}, with {others}, makes up {where}.",
             )
     elif not others:
         wordings = (
             f"Hardly any colour but {first} is found there.",
             f"There is hardly any colour but {first} there.",
-            f"{first} fills it almost alone.",
+            f"{first} fills that area almost alone.",
             f"Nearly everything there is {first}.",
         )
     elif extent:
         wordings = (
-            f"Around it, {first} covers {extent} of the ground, with {others} beside.",
-            f"{first} takes {extent} of the ground there, set against {others}.",
-            f"Colour there is above all {first}, with touches of {others}.",
-            f"Over {extent} of that ground lies {first}, joined by {others}.",
+            f"There, {first} covers {extent} of the area, with {others} beside it.",
+            f"{first} takes {extent} of that area, set against {others}.",
+            f"Colour there is above all {first}, accompanied by {others}.",
+            f"Over {extent} of that area lies {first}, joined by {others}.",
         )
     else:
         wordings = (
-            f"There, {leading} share the ground.",
-            f"{first} leads there, closely followed by {others}.",
+            f"There, {leading} share the area.",
+            f"{first} leads there, followed by {others}.",
             f"Colour there is divided {'among' if len(names) > 2 else 'between'} {leading}.",
-            f"Mainly {first} meets {others} there.",
+            f"Mainly {first}, with {others}, is found there.",
         )
     return Sentence(wordings, phrases)
 
@@ -218,7 +218,7 @@ def _light(measurement: dict[str, Any]) -> Sentence:
     if not light:
         return Sentence(
             (
-                f"The light is neither bright nor dark, and contrasts are {strength}.",
+                f"The tonality is neither bright nor dark, and contrasts are {strength}.",
                 f"Pale and deep tones hold the balance, in {strength} contrast.",
                 f"Middle tones prevail, with {strength} contrast.",
                 f"Between bright and dark it keeps to the middle, with {strength} contrast.",
@@ -229,8 +229,8 @@ def _light(measurement: dict[str, Any]) -> Sentence:
         )
     return Sentence(
         (
-            f"The light is {light}, and contrasts are {strength}.",
-            f"Light is {light} here, with {strength} contrast between pale and deep.",
+            f"The tonality is {light}, and contrasts are {strength}.",
+            f"Tones are {light} here, with {strength} contrast between pale and deep.",
             f"Overall the tones are {light}, their contrast {strength}.",
             f"With {strength} contrasts, the tone stays {light}.",
         ),
@@ -257,7 +257,7 @@ def _colour(measurement: dict[str, Any]) -> Sentence:
     if saturation < 0.1:
         return Sentence(
             (
-                "Hues are nearly absent, almost colourless.",
+                "Hues are nearly absent: the tones are almost colourless.",
                 "As a whole it is almost colourless.",
                 "Almost colourless, it keeps to neutral tints.",
                 "Its scale of tints is almost colourless.",
@@ -278,7 +278,7 @@ def _colour(measurement: dict[str, Any]) -> Sentence:
             (
                 f"Everything keeps close to monochrome, {hue}.",
                 f"Close to monochrome, it stays {hue}.",
-                f"One family of tints, close to monochrome, is used, {hue}.",
+                f"One family of tints prevails, close to monochrome, {hue}.",
                 f"Only a narrow range appears, close to monochrome, {hue}.",
             ),
             (("monochrome", 0.8), (temperature or "one hue", felt)),
@@ -297,7 +297,7 @@ def _colour(measurement: dict[str, Any]) -> Sentence:
         side = temperature.split()[-1]
         wordings = (
             f"Tints are {temperature} and {strength}.",
-            f"Hues are {strength}, the temperature {temperature}.",
+            f"Hues are {strength}, their temperature {temperature}.",
             f"A {strength} scale of hues tends to the {side} side.",
             f"As a whole the tints are {strength}, and {temperature}.",
         )
@@ -357,12 +357,26 @@ def _arrangement(measurement: dict[str, Any]) -> list[Sentence]:
         wordings = (
             f"Visual weight lies towards the {weight}.",
             f"What draws the eye lies towards the {weight}.",
-            f"Towards the {weight} the forms grow heavier.",
+            f"Towards the {weight} the accents gather.",
             f"Most of the weight lies towards the {weight}.",
         )
         phrases = ((f"towards the {weight}", 0.4),)
     sentences = [Sentence(wordings, phrases, salience)]
-    if symmetry >= 0.6:
+    if 0.6 <= symmetry < 0.8:
+        sentences.append(
+            Sentence(
+                (
+                    "Left and right halves roughly match in light and dark.",
+                    "Its two halves roughly match in light and dark.",
+                    "In light and dark, left and right roughly match.",
+                    "A rough symmetry of light and dark joins left and right.",
+                ),
+                (("roughly match", 0.4), ("symmetry", 0.4)),
+                symmetry - 0.3,
+                offset=2,
+            )
+        )
+    elif symmetry >= 0.8:
         sentences.append(
             Sentence(
                 (

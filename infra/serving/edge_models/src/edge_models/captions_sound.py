@@ -32,6 +32,8 @@ PERHAPS, LIKELY = 0.22, 0.38
 NAMED, CLEAR = 0.25, 0.5
 # Level in dB below which nothing is heard but silence, and share of silent time from which it is said.
 SILENT_LEVEL, MOSTLY_SILENT = -60.0, 0.9
+# Where the thirds of arousal are cut.
+STIR = (0.40, 0.56)
 
 _PLACES = {"part-1": "first", "part-2": "second", "part-3": "third", "part-4": "last"}
 _KINDS = {word.name: word.kind for word in SOUND_WORDS}
@@ -78,7 +80,7 @@ def caption_sound(measurement: dict[str, Any], part: str, catalogue: dict[str, s
     length = WHOLE_LENGTH if whole else FRAGMENT_LENGTH
     head = catalogue_sentences(catalogue, "recording") if whole else []
     if _is_silent(measurement):
-        return compose([*head, *_silence(None if whole else _PLACES[part])], length, turn)
+        return compose([*head, *_silence(measurement, None if whole else _PLACES[part])], length, turn)
     if whole:
         sentences = [
             *head,
@@ -108,15 +110,49 @@ def _is_silent(measurement: dict[str, Any]) -> bool:
     return level <= SILENT_LEVEL or silence >= MOSTLY_SILENT
 
 
-def _silence(place: str | None) -> list[Sentence]:
+def _silence(measurement: dict[str, Any], place: str | None) -> list[Sentence]:
+    """What is left to say of silence, and of silence that brief moments of sound interrupt."""
     where = "the recording" if place is None else f"the {place} quarter"
+    if number(measurement, "loudness", "level", -120.0, 20.0) <= SILENT_LEVEL:
+        level = Sentence(
+            (
+                "Its level lies far below that of ordinary music, and hardly changes from beginning to end.",
+                "Far below the level of ordinary music, it hardly changes from beginning to end.",
+                "From beginning to end the level hardly changes, and lies far below that of ordinary music.",
+                "The level, far below that of ordinary music, hardly changes from beginning to end.",
+            ),
+            (("far below", 0.5),),
+            None if place is None else 1.0,
+        )
+    else:
+        # One clap in a minute of silence: its level is that of the clap.
+        level = Sentence(
+            (
+                "Only brief moments of sound rise out of it, and they are too few to be called playing.",
+                "Brief moments of sound rise out of it, too few to be called playing.",
+                "Out of it rise brief moments of sound, too few to be called playing.",
+                "What sounds are brief moments, too few to be called playing.",
+            ),
+            (("brief moments", 0.4),),
+            None if place is None else 1.0,
+        )
+    unheard = Sentence(
+        (
+            "Tones are too few or too faint for their number and their colour to be told.",
+            "How many tones there are, and of what colour, cannot be told from so little.",
+            "Of tones there are too few, or too faint ones, to tell their number and their colour.",
+            "For their number and their colour to be told, tones are too few or too faint.",
+        ),
+        (("too faint", 0.4),),
+        offset=1,
+    )
     return [
         Sentence(
             (
                 f"Hardly anything is heard in {where}: it stays close to silence.",
                 f"Close to silence, {where} lets hardly anything be heard.",
                 f"In {where} there is hardly anything but silence.",
-                f"Silence fills {where} almost alone.",
+                f"Silence fills {where} almost from end to end.",
             ),
             (("silence", 0.9),),
         ),
@@ -128,22 +164,14 @@ def _silence(place: str | None) -> list[Sentence]:
                 "Without instruments, pulse or key, little remains to describe.",
             ),
         ),
+        level,
+        *([] if place is not None else [unheard]),
         Sentence(
             (
-                "Its level lies far below that of ordinary music, and hardly changes from beginning to end.",
-                "Far below the level of ordinary music, it hardly changes from beginning to end.",
-                "From beginning to end the level hardly changes, and lies far below that of ordinary music.",
-                "The level, far below that of ordinary music, hardly changes from beginning to end.",
-            ),
-            (("far below", 0.5),),
-            None if place is None else 1.0,
-        ),
-        Sentence(
-            (
-                "Taken together, this reads as still.",
+                "Taken together, it sounds still.",
                 "Its effect may be called still.",
                 "The impression that results is rather still.",
-                "One may find the effect still.",
+                "One may call the effect still.",
             ),
             (("still", 0.6),),
             None,
@@ -184,11 +212,12 @@ def _players(measurement: dict[str, Any], place: str | None) -> list[Sentence]:
     verb = "are" if plural else "is"
     where = "" if place is None else f" in the {place} quarter"
     also = f", and perhaps {maybe}" if sure and maybe else ""
+    with_it = f", joined perhaps by {maybe}" if also else ""
     if sure:
         wordings: tuple[str, ...] = (
             f"Most likely {named} {verb} heard{where}{also}.",
             f"What is heard{where} is most likely {named}{also}.",
-            f"To all appearance {named} {'lead' if plural else 'leads'}{where}{also}.",
+            f"To all appearance {named} {'lead' if plural else 'leads'}{where}{with_it}.",
             f"The sound{where} is most likely that of {named}{also}.",
         )
     else:
@@ -244,22 +273,25 @@ def _pulse(measurement: dict[str, Any]) -> Sentence:
             offset=2,
         )
     about = f"about {round(beats)} beats a minute"
-    if sure < CLEAR:
-        # Twice or half the figure may be meant, so no pace is claimed.
+    pace, certain = _level(
+        beats, ((72, "slow", 0.8), (100, "moderate", 0.6), (126, "brisk", 0.6), (152, "quick", 0.7)), ("fast", 0.8)
+    )
+    stir = _third(_arousal(measurement), *STIR)
+    against = stir == 0 if pace in ("brisk", "quick", "fast") else stir == 2 and pace == "slow"
+    if sure < CLEAR or against:
+        # Twice or half the figure may be meant, above all where the rest of the sound speaks against it, so no pace
+        # is claimed.
         return Sentence(
             (
                 f"A pulse of {about} can be made out.",
-                f"A pulse can be counted at {about}.",
-                f"One can count {about}.",
-                f"A perceptible pulse runs at {about}.",
+                f"A pulse may be counted at {about}.",
+                f"One may count {about}.",
+                f"A pulse seems to run at {about}.",
             ),
             (("pulse", 0.4),),
             0.7 + sure * 0.6,
             offset=2,
         )
-    pace, certain = _level(
-        beats, ((72, "slow", 0.8), (100, "moderate", 0.6), (126, "brisk", 0.6), (152, "quick", 0.7)), ("fast", 0.8)
-    )
     return Sentence(
         (
             f"The pulse, {about}, keeps {article(pace)} pace.",
@@ -273,8 +305,14 @@ def _pulse(measurement: dict[str, Any]) -> Sentence:
     )
 
 
-def _key(measurement: dict[str, Any]) -> Sentence:
+def _key_confidence(measurement: dict[str, Any]) -> float:
+    """How sure the key is; 0 where drums are heard and no key is clear: their own tones make a key by chance."""
     sure = number(measurement, "key", "confidence", 0.0, 1.0)
+    return 0.0 if sure < CLEAR and confidences(measurement).get("drums", 0.0) >= LIKELY else sure
+
+
+def _key(measurement: dict[str, Any]) -> Sentence:
+    sure = _key_confidence(measurement)
     mode = choice(measurement, "key", "mode", ("major", "minor"))
     holder = measurement["key"]
     tonic = holder.get("tonic")
@@ -312,25 +350,34 @@ def _density(measurement: dict[str, Any], place: str | None = None) -> Sentence:
     onsets = number(measurement, "density", "onsets", 0.0, 60.0)
     word, sure = _level(
         onsets,
-        ((1.2, "sparse", 0.8), (2.8, "unhurried", 0.6), (4.4, "flowing", 0.4), (6.0, "busy", 0.7)),
+        ((1.2, "sparse", 0.8), (2.8, "spacious", 0.6), (4.4, "flowing", 0.4), (6.0, "busy", 0.7)),
         ("dense", 0.8),
     )
-    rate = f"about {max(1, round(onsets))} a second" if onsets >= 0.75 else "less than one a second"
+    count = round(onsets)
+    rate = "less than one a second" if onsets < 0.75 else f"about {'one' if count <= 1 else count} a second"
+    tones = (
+        "less than one new tone"
+        if onsets < 0.75
+        else "about one new tone"
+        if count <= 1
+        else f"about {count} new tones"
+    )
+    verb = "enters" if count <= 1 else "enter"
     if place is not None:
         where = f"the {place} quarter"
         wordings: tuple[str, ...] = (
             f"In {where} the playing is {word}: new tones begin at a rate of {rate}.",
-            f"Tones follow each other at {rate} in {where}, {word} on the whole.",
-            f"The playing in {where} is {word}, with new tones at {rate}.",
-            f"New tones enter {where} at {rate}, {word} in effect.",
+            f"Tones follow each other at a rate of {rate} in {where}, {word} on the whole.",
+            f"The playing in {where} is {word}, with {tones} a second.",
+            f"Each second {tones} {verb} in {where}, {word} in effect.",
         )
         return Sentence(wordings, ((word, sure),))
     return Sentence(
         (
             f"The playing is {word}, new tones beginning at a rate of {rate}.",
-            f"Tones follow each other at {rate}, {word} on the whole.",
-            f"With new tones at {rate}, the texture is {word}.",
-            f"New tones enter at {rate}, {word} in effect.",
+            f"Tones follow each other at a rate of {rate}, {word} on the whole.",
+            f"With {tones} a second, the texture is {word}.",
+            f"Each second {tones} {verb}, {word} in effect.",
         ),
         ((word, sure),),
         abs(onsets - 3.6) * 0.22 + 0.3,
@@ -358,7 +405,7 @@ def _loudness(measurement: dict[str, Any]) -> Sentence:
             f"It is {loud} and {change}.",
             f"On the whole it is {loud}, and {change}.",
             f"In volume it is {loud}, and {change}.",
-            f"Overall {loud}, the volume {change}.",
+            f"{loud} as a whole, it {change}.",
         ),
         ((loud, sure), (change, said)),
         abs(level + 22) * 0.06 + abs(span - 8) * 0.06 + 0.2,
@@ -377,11 +424,29 @@ def _colour(measurement: dict[str, Any]) -> Sentence:
             f"The tone colour is {word}.",
             f"Its timbre is {word}.",
             f"In colour the sound is {word}.",
-            f"Overtones give it a {word} colour.",
+            f"A {word} timbre marks the sound.",
         ),
         ((word, sure),),
         abs(centroid - 1400) / 1400 + 0.2,
         offset=1,
+    )
+
+
+def _tempo(measurement: dict[str, Any]) -> float:
+    """How quick it is, 0..1; an unsure tempo counts as a middling one."""
+    beats, steady = _speed(measurement)
+    return 0.5 + min(1.0, steady * 2) * (_within(beats, 55.0, 155.0) - 0.5)
+
+
+def _arousal(measurement: dict[str, Any]) -> float:
+    """How stirring the measured sound is, about 0..1, from density, loudness, tempo and brightness (see `_mood`)."""
+    tags = confidences(measurement)
+    return (
+        0.40 * _within(number(measurement, "density", "onsets", 0.0, 60.0), 0.5, 6.5)
+        + 0.25 * _within(number(measurement, "loudness", "level", -120.0, 20.0), -34.0, -14.0)
+        + 0.20 * _tempo(measurement)
+        + 0.15 * _within(number(measurement, "brightness", "centroid", 0.0, 24_000.0), 600.0, 2_400.0)
+        + 0.20 * (tags.get("fast", 0.0) - tags.get("slow", 0.0))
     )
 
 
@@ -391,36 +456,25 @@ def _mood(measurement: dict[str, Any], required: bool) -> Sentence:
     Arousal from density, loudness, tempo and brightness; pleasure from mode, tempo, brightness and the taggers' sad
     and happy, after the cues that Gabrielsson and Lindstrom (2010) collect; both in [0,1] and cut into thirds.
     """
-    beats, steady = _speed(measurement)
-    onsets = number(measurement, "density", "onsets", 0.0, 60.0)
-    level = number(measurement, "loudness", "level", -120.0, 20.0)
     centroid = number(measurement, "brightness", "centroid", 0.0, 24_000.0)
-    key = number(measurement, "key", "confidence", 0.0, 1.0)
+    key = _key_confidence(measurement)
     mode = choice(measurement, "key", "mode", ("major", "minor"))
     tags = confidences(measurement)
-    # An unsure tempo counts as a middling one.
-    tempo = 0.5 + min(1.0, steady * 2) * (_within(beats, 55.0, 155.0) - 0.5)
-    arousal = (
-        0.40 * _within(onsets, 0.5, 6.5)
-        + 0.25 * _within(level, -34.0, -14.0)
-        + 0.20 * tempo
-        + 0.15 * _within(centroid, 600.0, 2_400.0)
-        + 0.20 * (tags.get("fast", 0.0) - tags.get("slow", 0.0))
-    )
+    arousal = _arousal(measurement)
     pleasure = (
         0.5
         + 0.22 * _within(key, 0.2, 0.6) * (1.0 if mode == "major" else -1.0)
-        + 0.20 * (tempo - 0.5)
+        + 0.20 * (_tempo(measurement) - 0.5)
         + 0.15 * (_within(centroid, 600.0, 2_400.0) - 0.45)
         + 0.60 * (tags.get("happy", 0.0) - tags.get("sad", 0.0))
     )
-    words = _MOODS[(_third(pleasure, 0.42, 0.58), _third(arousal, 0.40, 0.56))]
+    words = _MOODS[(_third(pleasure, 0.42, 0.58), _third(arousal, *STIR))]
     confidence = min(0.7, 0.35 + abs(pleasure - 0.5) + abs(arousal - 0.48) * 0.6)
     # The whole is given two words for its mood, a part one.
     also = [f" and {word}" if required else "" for word in words]
     return Sentence(
         (
-            f"Taken together, this reads as {words[0]}{also[1]}.",
+            f"Taken together, it sounds {words[0]}{also[1]}.",
             f"Its effect may be called {words[1]}{also[2]}.",
             f"The impression that results is rather {words[2]}{also[3]}.",
             f"One may find the effect {words[3]}{also[0]}.",

@@ -101,7 +101,7 @@ MOTIFS: Sequence[Motif] = (
     Motif("shore", "a shore", _of(975, 976, 977, 978, 460)),
     Motif("valley", "a valley", _of(979)),
     Motif("mountain", "a mountain", _of(970, 980), 0.9),
-    Motif("cliff", "a cliff", _of(972, 500), 0.6),
+    Motif("cliff", "a cliff", _of(972, 500), 0.45),
     Motif("field", "a field", _of(958, 984, 730), 0.9),
     Motif("sea floor", "a sea floor", _of(973), 0.4),
     Motif("geyser", "a geyser", _of(974), 0.4),
@@ -139,7 +139,7 @@ MOTIFS: Sequence[Motif] = (
     Motif("armchair", "an armchair", _of(765, 559, 831), 0.6),
     Motif("bench", "a bench", _of(703), 0.7),
     Motif("piano", "a piano", _of(579, 881), 1.0),
-    Motif("billiard table", "a billiard table", _of(736), 0.9),
+    Motif("billiard table", "a billiard table", _of(736), 0.4),
     # Vessels, vehicles, carts
     Motif("boat", "a boat", _of(472, 576, 693, 914, 724, 780, 484, 871, 814, 554, 625, 913, 628, 510), 1.0),
     Motif("cart", "a cart", _of(603, 690, 428, 612), 0.7),
@@ -165,7 +165,7 @@ MOTIFS: Sequence[Motif] = (
     Motif("mushroom", "a mushroom", _of(947, (992, 993), 996, 997), 0.5),
     # Animals
     Motif("animal", "an animal", _of((151, 299), (330, 388), 101), trust=0.4, clear=0.8),
-    Motif("dog", "a dog", _of((151, 268)), 0.8, "animal"),
+    Motif("dog", "a dog", _of((151, 268)), 0.7, "animal"),
     Motif("fox", "a fox", _of((277, 280)), 0.7, "animal"),
     Motif("wolf", "a wolf", _of((269, 274)), 0.7, "animal"),
     Motif("cat", "a cat", _of((281, 285)), 0.8, "animal"),

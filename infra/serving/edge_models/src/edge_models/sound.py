@@ -48,8 +48,8 @@ MINOR_PROFILE = np.array([6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 
 def read_windows(sound: npt.NDArray[Any], lengths: npt.NDArray[Any]) -> list[Floats]:
     """The valid samples of each window: sound [windows, samples] at 16 kHz, lengths [windows].
 
-    Raises `Invalid` for no or too many windows, a length outside its window, no valid sample at all, or samples that are
-    not finite. Windows with the length 0 are left out.
+    Raises `Invalid` for no or too many windows, a length outside its window, no valid sample at all, or samples that
+    are not finite. Windows with the length 0 are left out.
     """
     windows = np.asarray(sound, dtype=np.float32)
     counts = np.asarray(lengths).reshape(-1)
