@@ -18,7 +18,7 @@ from schemas.failures import Refused
 from schemas.media import WHOLE, Kind, parts_of, split_item_id
 from schemas.records import CaptionBody, ExhibitionSettings, PairingConstants, ScoreBody, Stage, now
 from workers.feelings import feeling_words
-from workers.pair import PairingState, basis_of, read_state
+from workers.pair import as_asked, basis_of, read_state
 from workers.pairing.chance import chance_of
 from workers.pairing.similarity import Cosine
 from workers.pairing.spaces import item_vectors, pairing_space
@@ -188,7 +188,7 @@ async def status_view(records: Records) -> StatusView:
         pairing = await read_state(records, exhibition.home)
         paired[exhibition.name] = len(pairing.pairs)
         # A pairing that is being made anew is one thing that waits.
-        waiting += _anew(exhibition, pairing)
+        waiting += not as_asked(exhibition, pairing)
         for item in progress.complete:
             if not _hangs(exhibition, held[item]):
                 continue
@@ -212,12 +212,6 @@ async def status_view(records: Records) -> StatusView:
 
 def _hangs(exhibition: ExhibitionSettings, collections: set[str]) -> bool:
     return bool(collections) if exhibition.collections is None else bool(collections & set(exhibition.collections))
-
-
-def _anew(exhibition: ExhibitionSettings, pairing: PairingState) -> bool:
-    """True while the log tells of a pairing by other settings than those of today."""
-    other = pairing.basis is not None and not pairing.basis.fits(exhibition)
-    return other or (pairing.number > 0 and set(pairing.pins) != set(exhibition.pins))
 
 
 def _rounded(rgb: Any) -> tuple[int, int, int]:
@@ -297,7 +291,7 @@ async def exhibition_view(records: Records, name: str) -> ExhibitionView:
         hung=len(pairing.hung),
         waiting=len(pairing.pairs.keys() - pairing.hung.keys()),
         sigma=None if pairing.basis is None else pairing.basis.constants.sigma,
-        pairing_anew=_anew(settings, pairing),
+        pairing_anew=not as_asked(settings, pairing),
     )
 
 
@@ -372,7 +366,7 @@ async def pairs_view(records: Records, exhibition: str = DEFAULT_EXHIBITION, *, 
         sigma=basis.constants.sigma,
         shown="target" if target else "hung",
         waiting=len(pairing.pairs.keys() - pairing.hung.keys()),
-        pairing_anew=_anew(settings, pairing),
+        pairing_anew=not as_asked(settings, pairing),
     )
 
 

@@ -49,7 +49,7 @@ from schemas.profile import Profile
 from schemas.records import ExhibitionSettings, now
 from streams import exhibitions, upkeep
 from streams.sources import from_bucket, from_paths, from_watched
-from workers.pair import read_state
+from workers.pair import as_asked, read_state
 from workers.pairing.calm import CALM_THRESHOLD
 
 application = typer.Typer(
@@ -731,7 +731,7 @@ async def _paired_so(records: Records, name: str) -> None:
     while True:
         pairing = await read_state(records, settings.home)
         missing = exhibitions.item_commands(settings, pairing, await records.all_states(), now())
-        if not missing and (pairing.number > 0 or not pairing.members) and exhibitions.as_asked(settings, pairing):
+        if not missing and (pairing.number > 0 or not pairing.members) and as_asked(settings, pairing):
             return
         await asyncio.sleep(0.5)
 

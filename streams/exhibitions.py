@@ -38,14 +38,6 @@ def command(exhibition: str, what: str, item: str | None = None, version: tuple[
     )
 
 
-def as_asked(settings: ExhibitionSettings, pairing: PairingState) -> bool:
-    """True when the pairing was made by the settings of today; an empty log was made by none and is no fault."""
-    if pairing.number == 0:
-        return True
-    by_basis = pairing.basis is None or pairing.basis.fits(settings)
-    return by_basis and set(pairing.pins) == set(settings.pins)
-
-
 def item_commands(
     settings: ExhibitionSettings,
     pairing: PairingState,

@@ -30,10 +30,10 @@ from schemas.events import (
 from schemas.failures import Lasting, Refused
 from schemas.media import Kind, split_item_id
 from schemas.records import DeadLetter, Stage, Tombstone, now
-from streams.exhibitions import as_asked, command, item_commands
+from streams.exhibitions import command, item_commands
 from streams.items import Publish, unreadable
 from streams.runner import Delivery
-from workers.pair import read_state
+from workers.pair import as_asked, read_state
 
 log = logging.getLogger(__name__)
 

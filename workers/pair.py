@@ -158,6 +158,12 @@ def basis_of(settings: ExhibitionSettings, constants: PairingConstants) -> Pairi
     )
 
 
+def as_asked(settings: ExhibitionSettings, state: PairingState) -> bool:
+    """True when the pairing is the one that the settings ask for; where nothing was paired yet, none is missing."""
+    by_basis = state.basis is None or state.basis.fits(settings)
+    return by_basis and (state.number == 0 or set(state.pins) == set(settings.pins))
+
+
 def check_settings(settings: ExhibitionSettings) -> None:
     """Whether an agent can work by these settings.
 
