@@ -491,6 +491,11 @@ class Records:
             if content is not None
         ]
 
+    async def last_pairing(self, exhibition: str) -> int:
+        """Number of the last revision of an exhibition's pairing; 0 where there is none."""
+        listing = await self.objects.list(f"exhibitions/{exhibition}/log/")
+        return int(listing[-1].key.rpartition("/")[2].removesuffix(".json")) if listing else 0
+
     async def append_pairing(self, revision: PairingRevision) -> bool:
         """Continue the log; False when this number was written by somebody else: the writer lost its place."""
         key = pairing_revision_key(revision.exhibition, revision.number)

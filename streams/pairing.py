@@ -146,11 +146,7 @@ class PairHandler:
         trace = commands[-1].trace
         async with agent.lock:
             agent.pairing.settings = settings
-            taken = await agent.pairing.take_over()
-            if taken is not None:
-                # The last revision of the owner before may never have been announced: it died, or the broker was
-                # away.
-                agent.announced = max(0, taken.number - 2)
+            await self._take_over(agent, trace)
             # An earlier try may have written a revision and then found the broker away.
             await self._announce(agent, trace)
             revision = await agent.pairing.refresh([command.item for command in commands if command.item is not None])
@@ -159,6 +155,25 @@ class PairHandler:
             await self._announce(agent, trace)
         if agent.pairing.stale and agent.anew is None and self._agents.get(name) is agent:
             agent.anew = asyncio.create_task(self._pair_anew(agent, trace), name=f"pair {name} anew")
+
+    async def _take_over(self, agent: _Agent, trace: str) -> None:
+        """Hold the exhibition; nothing is written while its last revision may be unannounced.
+
+        The owner before may have died, or the broker may have been away, between a write and its announcement. So
+        whatever happens, and however often, at most the last revision is unannounced, and that one is announced
+        again here.
+        """
+        if agent.pairing.held:
+            return
+        settings = agent.pairing.settings
+        last = await self._records.last_pairing(settings.home)
+        if last > agent.announced:
+            await self._publish([_changed(settings, last, trace)])
+            agent.announced = last
+        taken = await agent.pairing.take_over()
+        if taken is not None:
+            # Somebody may have written one more in between.
+            agent.announced = max(agent.announced, taken.number - 2)
 
     async def _settings(self, name: str) -> ExhibitionSettings | None:
         """The exhibition's settings, or None when there is nothing to work by; what a deleted one left goes."""
@@ -195,6 +210,7 @@ class PairHandler:
             while agent.pairing.stale:
                 prepared = await agent.pairing.prepare()
                 async with agent.lock:
+                    await self._announce(agent, trace)
                     revision = await agent.pairing.switch(prepared)
                     if revision is not None:
                         log.info("pair: %s: %s", name, prepared.reason)
@@ -209,15 +225,7 @@ class PairHandler:
     async def _announce(self, agent: _Agent, trace: str) -> None:
         """Publish what was written since the last announcement; nothing when there is nothing new."""
         settings, last = agent.pairing.settings, agent.pairing.state.number
-        events = [
-            PairingChanged(
-                trace=trace,
-                exhibition=settings.name,
-                number=number,
-                result=pairing_revision_key(settings.home, number),
-            )
-            for number in range(agent.announced + 1, last + 1)
-        ]
+        events = [_changed(settings, number, trace) for number in range(agent.announced + 1, last + 1)]
         if events:
             await self._publish(events)
             agent.announced = last
@@ -233,3 +241,9 @@ class PairHandler:
     async def set_aside(self, delivery: Delivery, failure: Lasting) -> None:
         """A command that cannot be read."""
         await unreadable(self._records, self._publish, Stage.PAIR.value, delivery, failure)
+
+
+def _changed(settings: ExhibitionSettings, number: int, trace: str) -> PairingChanged:
+    return PairingChanged(
+        trace=trace, exhibition=settings.name, number=number, result=pairing_revision_key(settings.home, number)
+    )

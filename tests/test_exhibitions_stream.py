@@ -11,11 +11,11 @@ import pytest
 from gallery.views import exhibition_view, exhibitions_view, item_view, pairs_view, status_view
 from promenade.pairing.truth import judge_exhibition
 from schemas.events import Event, PairingChanged, PairingCommand
-from schemas.failures import Refused
+from schemas.failures import Passing, Refused
 from schemas.media import Kind, split_item_id
 from schemas.records import ExhibitionSettings
 from streams import exhibitions, upkeep
-from streams.pairing import RecordMembers
+from streams.pairing import PairHandler, RecordMembers
 from tests.made_world import PROFILE, Died, HookedObjects, World
 from tests.stack_fixtures import put_item
 from tests.test_exhibitions_pairing import assert_exact
@@ -332,3 +332,25 @@ async def test_an_exhibition_is_judged_in_the_space_that_it_is_paired_in(
     assert (found.space, found.rule, found.evaluation.pairs) == (space, "optimal", 5)
     assert found.evaluation.mean == pytest.approx(sum(state.pairs.values()) / 5, abs=1e-6)
     assert sum(each.name.startswith("judged in") for each in found.evaluation.baselines) == judged
+
+
+async def test_no_revision_stays_unannounced_however_often_owners_die_while_the_broker_is_away(world: World) -> None:
+    items = await fill(world, 2)
+    made = await create(world, name="best", space="rgb")
+    publish = world.publish
+
+    async def away(events: Any) -> None:
+        raise Passing("broker", "away")
+
+    for round_ in range(3):
+        world.pairing = PairHandler(world.records, away)
+        await world.records.put_exhibition(made := made.model_copy(update={"number": round_ + 2, "threshold": 0.1}))
+        for _ in range(2):
+            with pytest.raises(Passing):
+                await world.pairing.handle([world.delivery(exhibitions.command("best", "item-ready", items[0]))])
+    world.restart()
+    world.pairing = PairHandler(world.records, publish)
+    await world.pairing.handle([world.delivery(exhibitions.command("best", "changed"))])
+    state = await read_state(world.records, made.home)
+    told = {e.number for e in world.everything if isinstance(e, PairingChanged) and e.exhibition == "best"}
+    assert told == set(range(1, state.number + 1))

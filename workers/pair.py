@@ -314,6 +314,11 @@ class ExhibitionPairing:
         return self._state
 
     @property
+    def held(self) -> bool:
+        """True while this owner believes that the exhibition is its own."""
+        return self._target is not None
+
+    @property
     def stale(self) -> bool:
         """True when the whole must be paired anew: the settings ask for another basis, or constants drifted."""
         if self._target is None:
