@@ -192,11 +192,16 @@ class House:
         )
 
     def left_running(self) -> list[str]:
-        """Processes and shared memory of this stack."""
+        """Processes, shared memory and sockets of this stack."""
         prefix = triton.region_prefix(self.data / "models")
-        return [f"{each.pid} {each.name()}" for each in marked_processes(self.data)] + [
-            each.name for each in Path("/dev/shm").glob(prefix + "*")
-        ]
+        ports = {
+            str(port) for first in (self.first_port, self.first_port + 10_000) for port in range(first, first + 20)
+        }
+        return (
+            [f"{each.pid} {each.name()}" for each in marked_processes(self.data)]
+            + [each.name for each in Path("/dev/shm").glob(prefix + "*")]
+            + [each.name for each in Path("/tmp").glob("seaweedfs-*.sock") if each.stem.rsplit("-", 1)[-1] in ports]
+        )
 
     def dump(self) -> dict[str, Any]:
         """Everything that lies in the folder, with the stack down."""
