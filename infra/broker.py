@@ -7,6 +7,7 @@ makes unknown topics on the fly would give them another partition count.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
@@ -208,6 +209,24 @@ class Producer:
             if self._producer is not None:
                 self._producer.close(timeout=5)
                 self._producer = None
+
+
+async def reachable(connection: Connection) -> None:
+    """Return when one of the brokers takes a connection.
+
+    Raises:
+        Passing: none does.
+    """
+    for server in connection.servers.split(","):
+        host, _, port = server.strip().rpartition(":")
+        try:
+            # 2 s: a broker on the same network answers in milliseconds or is away.
+            _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), 2.0)
+        except (OSError, TimeoutError, ValueError):
+            continue
+        writer.close()
+        return
+    raise Passing(PART, f"{connection.servers} does not answer")
 
 
 def leave_group(connection: Connection, group: str, member: str) -> None:

@@ -197,7 +197,7 @@ def status(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
 
     async def work() -> StatusView | str:
         try:
-            async with reading(data, say) as (_, records):
+            async with reading(data, say, patient=False) as (_, records):
                 return await status_view(records)
         except Passing as trouble:
             return plain(trouble)

@@ -42,8 +42,13 @@ def running_settings(data: Path) -> Settings:
 
 
 @contextlib.asynccontextmanager
-async def reading(data: Path, say: Callable[[str], None]) -> AsyncIterator[tuple[Settings, Records]]:
+async def reading(
+    data: Path, say: Callable[[str], None], *, patient: bool = True
+) -> AsyncIterator[tuple[Settings, Records]]:
     """Records to read from, whatever runs.
+
+    Args:
+        patient: wait for the object store of a stack that starts or mends itself; otherwise say so at once.
 
     Raises:
         StackError: there is nothing to read.
@@ -54,6 +59,10 @@ async def reading(data: Path, say: Callable[[str], None]) -> AsyncIterator[tuple
         async with _records(settings) as records:
             yield settings, records
         return
+    state = stack_state(data.resolve())
+    store = state.parts.get("store") if state is not None and state.alive else None
+    if not patient and store is not None and store.phase != "ready":
+        raise Passing("object store", f"the stack says that it is {store.phase}")
     async with borrowed_object_store(data, say=say) as settings, _records(settings) as records:
         yield settings, records
 

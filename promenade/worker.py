@@ -20,7 +20,7 @@ from typing import Any, Final
 import uvicorn
 
 from gallery.api import Reach, make_api
-from infra.broker import Connection, Topics
+from infra.broker import Connection, Topics, reachable
 from infra.inference import Inference
 from infra.objects import Objects
 from infra.records import Records
@@ -344,6 +344,7 @@ class WorkerProcess:
         for part, check in (
             ("models", self._clients.inference.ready(needed)),
             ("objects", self._clients.objects.ping()),
+            ("broker", reachable(self._clients.connection)),
         ):
             try:
                 await check

@@ -30,8 +30,8 @@ FEWEST = 9
 WINDOW = 30 * RATE
 PICTURE_PARTS = ("top-left", "top-right", "bottom-left", "bottom-right", "whole")
 SOUND_PARTS = ("part-1", "part-2", "part-3", "part-4", "whole")
-_PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
-_SOUNDS = {".ogg", ".flac", ".wav", ".mp3"}
+PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
+SOUNDS = {".ogg", ".flac", ".wav", ".mp3"}
 
 
 def caption_picture(
@@ -104,7 +104,8 @@ def _bytes(value: bytes) -> npt.NDArray[Any]:
     return np.array([[value]], dtype=object)
 
 
-def _read_picture(path: Path) -> npt.NDArray[np.uint8]:
+def read_picture(path: Path) -> npt.NDArray[np.uint8]:
+    """Pixels uint8 [height, width, 3] of a plain file, at most 1024 a side."""
     from PIL import Image
 
     with Image.open(path) as opened:
@@ -113,7 +114,8 @@ def _read_picture(path: Path) -> npt.NDArray[np.uint8]:
     return np.asarray(picture, dtype=np.uint8)
 
 
-def _read_sound(path: Path) -> npt.NDArray[np.float32]:
+def read_sound(path: Path) -> npt.NDArray[np.float32]:
+    """Samples float32 of a plain file, mono at 16 kHz."""
     import soundfile
     from scipy.signal import resample_poly
 
@@ -135,10 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     items: list[dict[str, Any]] = []
     for path in found:
         catalogue = {"title": path.stem.replace("_", " ")}
-        if path.suffix.lower() in _PICTURES:
-            items.append({"name": path.stem, **caption_picture(models, _read_picture(path), catalogue)})
-        elif path.suffix.lower() in _SOUNDS:
-            items.append({"name": path.stem, **caption_sound(models, _read_sound(path), catalogue)})
+        if path.suffix.lower() in PICTURES:
+            items.append({"name": path.stem, **caption_picture(models, read_picture(path), catalogue)})
+        elif path.suffix.lower() in SOUNDS:
+            items.append({"name": path.stem, **caption_sound(models, read_sound(path), catalogue)})
     if chosen.captions is not None:
         lines = [json.dumps(item, ensure_ascii=False) for item in items]
         chosen.captions.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
