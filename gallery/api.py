@@ -14,7 +14,17 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from gallery.views import ItemView, PairsView, StatusView, item_view, pairs_view, status_view
+from gallery.views import (
+    ExhibitionView,
+    ItemView,
+    PairsView,
+    StatusView,
+    exhibition_view,
+    exhibitions_view,
+    item_view,
+    pairs_view,
+    status_view,
+)
 from infra.inference import Inference
 from infra.records import DEFAULT_EXHIBITION, Records
 from infra.vectors import Vectors
@@ -114,9 +124,19 @@ def make_api(reach: Reach) -> FastAPI:
         return await status_view(reach.records)
 
     @api.get("/api/pairs")
-    async def pairs(exhibition: str = DEFAULT_EXHIBITION) -> PairsView:
-        """The pairs of an exhibition beside chance."""
-        return await pairs_view(reach.records, exhibition)
+    async def pairs(exhibition: str = DEFAULT_EXHIBITION, target: bool = False) -> PairsView:
+        """The pairs of an exhibition beside chance: those that hang, or what the rule demands."""
+        return await pairs_view(reach.records, exhibition, target=target)
+
+    @api.get("/api/exhibitions")
+    async def exhibitions() -> list[ExhibitionView]:
+        """Every exhibition and how its pairing stands."""
+        return await exhibitions_view(reach.records)
+
+    @api.get("/api/exhibitions/{name}")
+    async def exhibition(name: str) -> ExhibitionView:
+        """One exhibition and how its pairing stands."""
+        return await exhibition_view(reach.records, name)
 
     @api.get("/api/items/{item}")
     async def item(item: str) -> ItemView:

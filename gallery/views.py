@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,13 +16,12 @@ from infra.progress import progress_of
 from infra.records import DEFAULT_EXHIBITION, Records, media_key, version_text
 from schemas.failures import Refused
 from schemas.media import WHOLE, Kind, parts_of, split_item_id
-from schemas.records import CaptionBody, ExhibitionSettings, ScoreBody, Stage, now
-from schemas.spaces import EMOTION_SPACES
+from schemas.records import CaptionBody, ExhibitionSettings, PairingConstants, ScoreBody, Stage, now
 from workers.feelings import feeling_words
-from workers.index import emotion_vectors
-from workers.pair import read_state
+from workers.pair import as_asked, basis_of, read_state
 from workers.pairing.chance import chance_of
-from workers.pairing.similarity import measure_for
+from workers.pairing.similarity import Cosine
+from workers.pairing.spaces import item_vectors, pairing_space
 
 SEEN = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,7 +48,7 @@ class StatusView(BaseModel):
     collections: dict[str, dict[str, int]] = Field(description="collection -> kind -> items")
     withdrawn: int
     dead_letters: int
-    pairs: dict[str, int] = Field(description="exhibition -> pairs")
+    pairs: dict[str, int] = Field(description="exhibition -> pairs of its target pairing")
 
     @property
     def finished(self) -> bool:
@@ -81,15 +80,18 @@ class PairView(BaseModel):
     track: SideView
     similarity: float
     percentile: float = Field(description="share of all possible pairs that are less similar, in percent")
+    hung: bool = Field(default=True, description="it is on the wall")
+    target: bool = Field(default=True, description="it is what the rule demands")
+    pinned: bool = Field(default=False, description="a person fixed it")
 
 
 class PairsView(BaseModel):
-    """The pairs of an exhibition, best first."""
+    """The pairs of an exhibition, best first: those on the wall, or those of the target."""
 
     model_config = SEEN
 
     exhibition: str
-    space: str
+    space: str = Field(description="that the shown pairs were made in; while they are made anew, the one before")
     rule: str
     revision: int
     pairs: tuple[PairView, ...]
@@ -99,6 +101,36 @@ class PairsView(BaseModel):
     chance_similarity: float | None = Field(description="mean similarity of random pairs of the same items")
     chance_spread: float | None = Field(description="standard deviation of that mean over repeated random pairings")
     lift: float | None = Field(description="mean similarity divided by its chance level")
+    mix: dict[str, float] = Field(default={}, description="of the space `mix`: space -> weight")
+    floor: float | None = Field(default=None, description="similarity below which items stay free")
+    sigma: float | None = Field(default=None, description="MMVA's sigma, where the space has va")
+    shown: Literal["hung", "target"] = "hung"
+    waiting: int = Field(default=0, description="pairs of the target that do not hang yet")
+    pairing_anew: bool = Field(default=False, description="the settings ask for another pairing, which is being made")
+
+
+class ExhibitionView(BaseModel):
+    """One exhibition: its settings and how its pairing stands."""
+
+    model_config = SEEN
+
+    name: str
+    collections: tuple[str, ...] | None = Field(description="None: every collection")
+    space: str
+    rule: str
+    mix: dict[str, float]
+    floor: float | None
+    threshold: float
+    hour: int | None
+    pins: tuple[tuple[str, str], ...]
+    revision: int = Field(description="of the pairing")
+    artworks: int
+    tracks: int
+    pairs: int = Field(description="of the target")
+    hung: int
+    waiting: int = Field(description="pairs of the target that do not hang yet")
+    sigma: float | None
+    pairing_anew: bool
 
 
 class PartView(BaseModel):
@@ -130,7 +162,7 @@ class ItemView(BaseModel):
     stages: dict[str, str] = Field(description="stage -> done, waiting, failed or not yet")
     parts: tuple[PartView, ...]
     provenance: dict[str, dict[str, Any]]
-    partners: dict[str, str] = Field(description="exhibition -> id of the other half")
+    partners: dict[str, str] = Field(description="exhibition -> id of the other half on its wall")
     failures: tuple[dict[str, str], ...]
 
 
@@ -153,8 +185,10 @@ async def status_view(records: Records) -> StatusView:
     latest = {state.item: state.latest for state in states if state.alive and state.latest is not None}
     held = {state.item: state.memberships for state in states}
     for exhibition in await records.exhibitions():
-        pairing = await read_state(records, exhibition.name)
+        pairing = await read_state(records, exhibition.home)
         paired[exhibition.name] = len(pairing.pairs)
+        # A pairing that is being made anew is one thing that waits.
+        waiting += not as_asked(exhibition, pairing)
         for item in progress.complete:
             if not _hangs(exhibition, held[item]):
                 continue
@@ -162,7 +196,9 @@ async def status_view(records: Records) -> StatusView:
                 done += 1
             else:
                 waiting += 1
-        waiting += sum(1 for item in pairing.members if item not in latest)
+        waiting += sum(
+            1 for item in pairing.members if item not in latest or not _hangs(exhibition, held.get(item, set()))
+        )
     stages.append(StageView(stage=Stage.PAIR.value, done=done, waiting=waiting, failed=0, per_second=0.0))
     return StatusView(
         stages=tuple(stages),
@@ -187,12 +223,13 @@ def _shortened(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-async def _side(records: Records, item: str) -> tuple[SideView, dict[str, Any]] | None:
-    """An item as half of a pair, with its emotion vectors; None when it is gone or not scored."""
+async def _side(records: Records, item: str, embedded: bool) -> tuple[SideView, Mapping[str, Any]] | None:
+    """An item as half of a pair, with its vectors by name; None when it is gone or not scored."""
     state = await records.state(item)
     score = await records.newest_result(state, Stage.SCORE) if state.alive else None
     if score is None or state.latest is None or not isinstance(score.body, ScoreBody):
         return None
+    vectors = item_vectors(score, await records.newest_result(state, Stage.EMBED) if embedded else None)
     catalogue = (await records.revision(item, state.latest)).catalogue
     rgb, va = score.body.rgb[WHOLE], score.body.va[WHOLE]
     view = SideView(
@@ -205,42 +242,99 @@ async def _side(records: Records, item: str) -> tuple[SideView, dict[str, Any]] 
         valence=round(va[0], 3),
         arousal=round(va[1], 3),
     )
-    return view, emotion_vectors(score)
+    return view, vectors
 
 
-async def _sides(records: Records, items: list[str]) -> Mapping[str, tuple[SideView, dict[str, Any]]]:
-    found: dict[str, tuple[SideView, dict[str, Any]]] = {}
+async def _sides(
+    records: Records, items: list[str], embedded: bool
+) -> Mapping[str, tuple[SideView, Mapping[str, Any]]]:
+    found: dict[str, tuple[SideView, Mapping[str, Any]]] = {}
     for start in range(0, len(items), 64):
         chunk = items[start : start + 64]
-        for item, side in zip(chunk, await asyncio.gather(*(_side(records, each) for each in chunk)), strict=True):
+        sides = await asyncio.gather(*(_side(records, each, embedded) for each in chunk))
+        for item, side in zip(chunk, sides, strict=True):
             if side is not None:
                 found[item] = side
     return found
 
 
-async def pairs_view(records: Records, exhibition: str = DEFAULT_EXHIBITION) -> PairsView:
-    """The pairs of an exhibition beside chance.
+async def _exhibition(records: Records, name: str) -> ExhibitionSettings:
+    settings = await records.exhibition(name)
+    if settings is None:
+        raise Refused(f"there is no exhibition called {name!r}; `promenade exhibition list` shows them.")
+    return settings
+
+
+async def exhibition_view(records: Records, name: str) -> ExhibitionView:
+    """One exhibition.
+
+    Raises:
+        Refused: there is none of that name.
+    """
+    settings = await _exhibition(records, name)
+    pairing = await read_state(records, settings.home)
+    counts = {kind: sum(1 for item in pairing.members if split_item_id(item)[0] is kind) for kind in Kind}
+    return ExhibitionView(
+        name=settings.name,
+        collections=settings.collections,
+        space=settings.space,
+        rule=settings.rule,
+        mix=dict(settings.mix),
+        floor=settings.floor,
+        threshold=settings.threshold,
+        hour=settings.hour,
+        pins=settings.pins,
+        revision=pairing.number,
+        artworks=counts[Kind.ARTWORK],
+        tracks=counts[Kind.TRACK],
+        pairs=len(pairing.pairs),
+        hung=len(pairing.hung),
+        waiting=len(pairing.pairs.keys() - pairing.hung.keys()),
+        sigma=None if pairing.basis is None else pairing.basis.constants.sigma,
+        pairing_anew=not as_asked(settings, pairing),
+    )
+
+
+async def exhibitions_view(records: Records) -> list[ExhibitionView]:
+    """Every exhibition, by name."""
+    return [await exhibition_view(records, each.name) for each in await records.exhibitions()]
+
+
+async def pairs_view(records: Records, exhibition: str = DEFAULT_EXHIBITION, *, target: bool = False) -> PairsView:
+    """The pairs of an exhibition beside chance, in the space and by the constants that they were made with.
+
+    Args:
+        target: show what the rule demands instead of what hangs.
 
     Raises:
         Refused: there is no such exhibition.
     """
-    settings = next((each for each in await records.exhibitions() if each.name == exhibition), None)
-    if settings is None:
-        raise Refused(f"there is no exhibition called {exhibition!r}.")
-    pairing = await read_state(records, exhibition)
-    sides = await _sides(records, sorted(pairing.members))
-    space = next(each for each in EMOTION_SPACES if each.name == settings.space)
+    settings = await _exhibition(records, exhibition)
+    pairing = await read_state(records, settings.home)
+    basis = pairing.basis or basis_of(settings, PairingConstants())
+    space = pairing_space(basis.space, basis.mix)
+    sides = await _sides(records, sorted(pairing.members), space.needs_embedding)
     vectors = {
-        kind: {item: side[1][space.name] for item, side in sides.items() if split_item_id(item)[0] is kind}
+        kind: {
+            item: vector
+            for item, side in sides.items()
+            if split_item_id(item)[0] is kind and (vector := space.vector(kind, side[1])) is not None
+        }
         for kind in Kind
     }
+    chosen = pairing.pairs if target else pairing.hung
     shown = {
         artwork: (track, similarity)
-        for (artwork, track), similarity in sorted(pairing.pairs.items(), key=lambda pair: (-pair[1], pair[0]))
-        if artwork in sides and track in sides
+        for (artwork, track), similarity in sorted(chosen.items(), key=lambda pair: (-pair[1], pair[0]))
+        if artwork in vectors[Kind.ARTWORK] and track in vectors[Kind.TRACK]
     }
     chance = await asyncio.to_thread(
-        chance_of, vectors[Kind.ARTWORK], vectors[Kind.TRACK], shown, measure_for(space.distance)
+        chance_of,
+        vectors[Kind.ARTWORK],
+        vectors[Kind.TRACK],
+        shown,
+        # Without constants nothing is paired, so the measure is not asked.
+        space.measure(basis.constants) or Cosine(),
     )
     pairs = tuple(
         PairView(
@@ -248,14 +342,17 @@ async def pairs_view(records: Records, exhibition: str = DEFAULT_EXHIBITION) -> 
             track=sides[track][0],
             similarity=round(similarity, 6),
             percentile=round(chance.percentiles[artwork], 1),
+            hung=(artwork, track) in pairing.hung,
+            target=(artwork, track) in pairing.pairs,
+            pinned=(artwork, track) in pairing.pins,
         )
         for artwork, (track, similarity) in shown.items()
     )
     counts = {kind: sum(1 for item in sides if split_item_id(item)[0] is kind) for kind in Kind}
     return PairsView(
         exhibition=exhibition,
-        space=settings.space,
-        rule=settings.rule,
+        space=basis.space,
+        rule=basis.rule,
         revision=pairing.number,
         pairs=pairs,
         unpaired_artworks=counts[Kind.ARTWORK] - len(pairs),
@@ -264,6 +361,12 @@ async def pairs_view(records: Records, exhibition: str = DEFAULT_EXHIBITION) -> 
         chance_similarity=_shortened(chance.chance),
         chance_spread=_shortened(chance.spread),
         lift=_shortened(chance.lift),
+        mix=dict(basis.mix),
+        floor=basis.floor,
+        sigma=basis.constants.sigma,
+        shown="target" if target else "hung",
+        waiting=len(pairing.pairs.keys() - pairing.hung.keys()),
+        pairing_anew=not as_asked(settings, pairing),
     )
 
 
@@ -313,7 +416,7 @@ async def item_view(records: Records, item: str) -> ItemView:
     ]
     partners: dict[str, str] = {}
     for exhibition in await records.exhibitions():
-        for artwork, track in (await read_state(records, exhibition.name)).pairs:
+        for artwork, track in (await read_state(records, exhibition.home)).hung:
             if item in (artwork, track):
                 partners[exhibition.name] = track if item == artwork else artwork
     return ItemView(

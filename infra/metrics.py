@@ -70,6 +70,12 @@ VECTOR_STORE_SECONDS = Histogram(
     "promenade_vector_store_seconds", "Seconds of one call to the vector store.", ["operation"], buckets=_FAST
 )
 PAIRS = Gauge("promenade_pairs", "Pairs of an exhibition's target pairing.", ["exhibition"])
+PAIRS_HUNG = Gauge(
+    "promenade_pairs_hung",
+    "Pairs that an exhibition's wall shows. Far from promenade_pairs for long: its threshold keeps the wall from "
+    "following the target.",
+    ["exhibition"],
+)
 PAIR_SIMILARITY = Gauge("promenade_pair_similarity_mean", "Mean similarity of an exhibition's pairs.", ["exhibition"])
 REANNOUNCED = Counter(
     "promenade_reannounced_total",

@@ -13,11 +13,15 @@ wrote, and can never hurt what a later, deliberate ingest writes.
     items/<id>/tombstones/<generation>.json                      all that a takedown leaves
     dead/events/<topic>-<partition>-<offset>.json                events that could not be read
     attempts/<stage>/<uuid>.json                                 items in hand; what is left names the suspects
-    exhibitions/<name>/settings.json, log/<number>.json, snapshots/<number>.json
+    exhibitions/<name>/settings/<number>.json                    numbered: creating the next one is compare and set
+    exhibitions/<name>[/<creation>]/log/<number>.json            its pairing's revisions, fenced in the same way
+    exhibitions/<name>[/<creation>]/snapshots/<number>.json
 """
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -45,7 +49,10 @@ Version = tuple[int, int]
 """Generation and revision of an item."""
 
 ITEMS: Final = "items/"
+EXHIBITIONS: Final = "exhibitions/"
 DEFAULT_EXHIBITION: Final = "default"
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+"""Names become parts of keys, so none other is looked for."""
 Stored = TypeVar("Stored", bound=BaseModel)
 
 
@@ -418,16 +425,61 @@ class Records:
 
     async def exhibitions(self) -> list[ExhibitionSettings]:
         """All exhibitions by name; the default one (every collection) exists when nobody made any."""
-        # One level only: the logs below grow with every item.
-        keys = [f"{folder}settings.json" for folder in await self.objects.folders("exhibitions/")]
-        found = [
-            self._read(key, content, ExhibitionSettings)
-            async for key, content in self.objects.get_many(keys)
-            if content is not None
-        ]
+        names = await self._exhibition_names()
+        found = [each for each in await asyncio.gather(*map(self.exhibition, names)) if each is not None]
         if not any(each.name == DEFAULT_EXHIBITION for each in found):
             found.append(ExhibitionSettings(name=DEFAULT_EXHIBITION))
         return sorted(found, key=lambda each: each.name)
+
+    async def _exhibition_names(self) -> list[str]:
+        # One level only: the logs below grow with every item.
+        folders = await self.objects.folders(EXHIBITIONS)
+        return [folder.removeprefix(EXHIBITIONS).rstrip("/") for folder in folders]
+
+    async def exhibition(self, name: str) -> ExhibitionSettings | None:
+        """The newest settings of an exhibition; None when there is none of that name, or it can be no name."""
+        if not _NAME.fullmatch(name):
+            return None
+        keys = [info.key for info in await self.objects.list(f"{EXHIBITIONS}{name}/settings")]
+        # `settings.json` is what was written before settings were numbered; it sorts before the numbers.
+        for key in reversed(keys):
+            try:
+                return self._read(key, await self.objects.get(key), ExhibitionSettings)
+            except NotFound:
+                # Deleted just now.
+                continue
+        return ExhibitionSettings(name=name) if name == DEFAULT_EXHIBITION else None
+
+    async def put_exhibition(self, settings: ExhibitionSettings) -> bool:
+        """Write settings under their number; False when somebody else wrote that number first."""
+        key = f"{EXHIBITIONS}{settings.name}/settings/{settings.number:06d}.json"
+        return await self.objects.put_if_absent(key, settings.model_dump_json().encode())
+
+    async def delete_exhibition(self, name: str) -> None:
+        """Remove an exhibition's settings; whoever pairs it then forgets its pairing."""
+        keys = [info.key for info in await self.objects.list(f"{EXHIBITIONS}{name}/settings")]
+        # The oldest first: one that is left is then the newest, never an older state.
+        for key in keys:
+            await self.objects.delete([key])
+
+    async def erase_pairing(self, name: str) -> int:
+        """Remove log and snapshots of an exhibition that has no settings; how many objects went."""
+        prefix = f"{EXHIBITIONS}{name}/"
+        keys = [info.key for info in await self.objects.list(prefix)]
+        gone = [key for key in keys if not key.startswith(f"{prefix}settings")]
+        if not gone or await self.exhibition(name) is not None:
+            return 0
+        await self.objects.delete(gone)
+        return len(gone)
+
+    async def deleted_exhibitions(self) -> list[str]:
+        """Names of exhibitions without settings of which something is left."""
+        return [
+            name
+            for name in await self._exhibition_names()
+            # A store may show a folder for a while after the last object in it went.
+            if await self.exhibition(name) is None and await self.objects.list(f"{EXHIBITIONS}{name}/")
+        ]
 
     async def pairing_log(self, exhibition: str, after: int) -> list[PairingRevision]:
         """The revisions of an exhibition's pairing with a number above `after`, in order."""
@@ -438,6 +490,11 @@ class Records:
             async for key, content in self.objects.get_many(keys)
             if content is not None
         ]
+
+    async def last_pairing(self, exhibition: str) -> int:
+        """Number of the last revision of an exhibition's pairing; 0 where there is none."""
+        listing = await self.objects.list(f"exhibitions/{exhibition}/log/")
+        return int(listing[-1].key.rpartition("/")[2].removesuffix(".json")) if listing else 0
 
     async def append_pairing(self, revision: PairingRevision) -> bool:
         """Continue the log; False when this number was written by somebody else: the writer lost its place."""

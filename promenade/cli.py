@@ -21,7 +21,15 @@ import typer
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
-from gallery.views import StatusView, item_view, pairs_view, status_view
+from gallery.views import (
+    ExhibitionView,
+    StatusView,
+    exhibition_view,
+    exhibitions_view,
+    item_view,
+    pairs_view,
+    status_view,
+)
 from infra.broker import Producer, Topics
 from infra.records import DEFAULT_EXHIBITION, Records
 from promenade import display
@@ -37,8 +45,12 @@ from promenade.supervisor import up as start_stack
 from schemas.events import Event
 from schemas.failures import Lasting, Passing, Refused
 from schemas.media import Kind
-from streams import upkeep
+from schemas.profile import Profile
+from schemas.records import ExhibitionSettings, now
+from streams import exhibitions, upkeep
 from streams.sources import from_bucket, from_paths, from_watched
+from workers.pair import as_asked, read_state
+from workers.pairing.calm import CALM_THRESHOLD
 
 application = typer.Typer(
     name="promenade",
@@ -51,6 +63,10 @@ application = typer.Typer(
 dead_letters = typer.Typer(help="What was set aside: list, show, retry, drop.", no_args_is_help=True)
 collection_commands = typer.Typer(help="Collections: remove an item from one.", no_args_is_help=True)
 models_commands = typer.Typer(help="The models of a profile: build.", no_args_is_help=True)
+exhibition_commands = typer.Typer(
+    help="Exhibitions: create, list, show, change, delete, pin, unpin.", no_args_is_help=True
+)
+application.add_typer(exhibition_commands, name="exhibition")
 application.add_typer(dead_letters, name="dead-letters")
 application.add_typer(collection_commands, name="collection")
 application.add_typer(models_commands, name="models")
@@ -225,10 +241,14 @@ def status(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
         console.print("captions are not gated: this profile serves no score_caption")
 
 
-def _profile_models(data: Path) -> Sequence[str]:
+def _profile(data: Path) -> Profile:
     from promenade.profile import read_profile
 
-    return list(read_profile(Settings(data=data).profile).models)
+    return read_profile(Settings(data=data).profile)
+
+
+def _profile_models(data: Path) -> Sequence[str]:
+    return list(_profile(data).models)
 
 
 def _when(seconds: float) -> str:
@@ -285,12 +305,10 @@ def ingest(
     raise typer.Exit(carry_out(work()))
 
 
-def check_collection(name: str) -> None:
+def check_collection(name: str, what: str = "a collection") -> None:
     """A collection's name becomes part of keys: refuse anything unusual with exit status 2."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name):
-        say(
-            f"{name!r} is no name for a collection: use 1-63 lower-case letters, digits, - and _, for example spring."
-        )
+        say(f"{name!r} is no name for {what}: use 1-63 lower-case letters, digits, - and _, for example spring.")
         raise typer.Exit(2)
 
 
@@ -360,13 +378,14 @@ def watch(
 def pairs(
     data: Data = DEFAULT_DATA,
     exhibition: Annotated[str, typer.Option(help="Which exhibition.")] = DEFAULT_EXHIBITION,
+    target: Annotated[bool, typer.Option("--target", help="What the rule demands instead of what hangs.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The pairs of an exhibition, best first, each beside chance."""
+    """The pairs on the wall of an exhibition, best first, each beside chance."""
 
     async def work() -> Any:
         async with reading(data, say) as (_, records):
-            return await pairs_view(records, exhibition)
+            return await pairs_view(records, exhibition, target=target)
 
     view = carry_out(work())
     if as_json:
@@ -622,6 +641,257 @@ def _each_letter(keys: Sequence[str] | None, every: bool, data: Path, action: An
         return 1 if failed else 0
 
     raise typer.Exit(carry_out(work()))
+
+
+# -- exhibitions -------------------------------------------------------------------------------------------
+
+ExhibitionName = Annotated[str, typer.Argument(help="Name of the exhibition.")]
+Wait = Annotated[bool, typer.Option(help="Wait until everything is paired so.")]
+Collections = Annotated[
+    str | None, typer.Option(help="Names of collections, separated by commas; `all` for every one.")
+]
+Space = Annotated[
+    str | None,
+    typer.Option(
+        help="rgb, rgb15, rgb-1 to rgb-4 (fragment with fragment), va, a joint space such as caption-minilm-1, or "
+        "'NAME artwork raw|caption x track raw|caption'."
+    ),
+]
+RuleName = Annotated[str | None, typer.Option(help="greedy, stable or optimal.")]
+Mix = Annotated[
+    str | None, typer.Option(help="Several spaces with weights, each calibrated first: rgb15=0.5,va=0.5.")
+]
+Floor = Annotated[str | None, typer.Option(help="Similarity below which items stay free; `none` for no floor.")]
+Threshold = Annotated[
+    float | None,
+    typer.Option(min=0, help="Gain in total similarity at which an exchange of pairs reaches the wall; 0: always."),
+]
+Hour = Annotated[
+    str | None, typer.Option(help="Hour of the day (0-23, UTC) in which the wall follows everything; `none`: never.")
+]
+
+
+def _asked(
+    collections: str | None,
+    space: str | None,
+    rule: str | None,
+    mix: str | None,
+    floor: str | None,
+    threshold: float | None,
+    hour: str | None,
+) -> dict[str, Any]:
+    """The options that were given, as fields of the settings.
+
+    Raises:
+        Refused: one cannot be read.
+    """
+    asked: dict[str, Any] = {}
+    if collections is not None:
+        names = tuple(sorted({name.strip() for name in collections.split(",") if name.strip()}))
+        if not names:
+            raise Refused("--collections names at least one collection, or says all.")
+        for name in names:
+            check_collection(name)
+        asked["collections"] = None if names == ("all",) else names
+    if mix is not None:
+        if space not in (None, "mix"):
+            raise Refused("give --space or --mix, not both.")
+        asked |= {"space": "mix", "mix": _weights(mix)}
+    elif space is not None:
+        asked |= {"space": " ".join(space.split()), "mix": ()} if space != "mix" else {"space": "mix"}
+    for name, value in (("rule", rule), ("threshold", threshold)):
+        if value is not None:
+            asked[name] = value
+    for name, text in (("floor", floor), ("hour", hour)):
+        if text is not None:
+            asked[name] = None if text == "none" else _number(name, text)
+    return asked
+
+
+def _weights(text: str) -> tuple[tuple[str, float], ...]:
+    found = []
+    for entry in text.split(","):
+        name, separator, weight = entry.rpartition("=")
+        if not separator:
+            raise Refused(f"--mix reads like rgb15=0.5,va=0.5; {entry.strip()!r} has no weight.")
+        found.append((" ".join(name.split()), _number("the weight of " + name.strip(), weight)))
+    return tuple(found)
+
+
+def _number(what: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise Refused(f"{what} is a number, not {text.strip()!r}.") from None
+
+
+async def _paired_so(records: Records, name: str) -> None:
+    """Wait until an exhibition's pairing is what its settings ask for, with every item that is ready."""
+    settings = await exhibitions.settings_of(records, name)
+    while True:
+        pairing = await read_state(records, settings.home)
+        missing = exhibitions.item_commands(settings, pairing, await records.all_states(), now())
+        if not missing and (pairing.number > 0 or not pairing.members) and as_asked(settings, pairing):
+            return
+        await asyncio.sleep(0.5)
+
+
+def _tell_of(view: ExhibitionView, as_json: bool) -> None:
+    if as_json:
+        print_json(view)
+    else:
+        console.print(display.exhibitions_table([view]))
+
+
+async def _view_of(records: Records, name: str, wait: bool) -> ExhibitionView:
+    if wait:
+        await _paired_so(records, name)
+    return await exhibition_view(records, name)
+
+
+@exhibition_commands.command("create")
+def exhibition_create(
+    name: ExhibitionName,
+    collections: Collections = None,
+    space: Space = None,
+    rule: RuleName = None,
+    mix: Mix = None,
+    floor: Floor = None,
+    threshold: Threshold = None,
+    hour: Hour = None,
+    data: Data = DEFAULT_DATA,
+    wait: Wait = True,
+    as_json: AsJson = False,
+) -> None:
+    """Make an exhibition of collections (all, unless named) and pair what is ready for it."""
+    check_collection(name, "an exhibition")
+
+    async def work() -> ExhibitionView:
+        asked = {"threshold": CALM_THRESHOLD} | _asked(collections, space, rule, mix, floor, threshold, hour)
+        settings = exhibitions.updated(ExhibitionSettings(name=name), asked)
+        exhibitions.check(settings, _profile(data))
+        async with changing(data) as (_, records, producer):
+            _, count = await exhibitions.create(records, publisher(producer), settings)
+            say(f"exhibition {name}: {count} items are ready for it")
+            return await _view_of(records, name, wait)
+
+    _tell_of(carry_out(work()), as_json)
+
+
+@exhibition_commands.command("change")
+def exhibition_change(
+    name: ExhibitionName,
+    collections: Collections = None,
+    space: Space = None,
+    rule: RuleName = None,
+    mix: Mix = None,
+    floor: Floor = None,
+    threshold: Threshold = None,
+    hour: Hour = None,
+    data: Data = DEFAULT_DATA,
+    wait: Wait = True,
+    as_json: AsJson = False,
+) -> None:
+    """Change an exhibition. Another space or rule is paired in the background and comes into force in one step."""
+
+    async def work() -> ExhibitionView:
+        asked = _asked(collections, space, rule, mix, floor, threshold, hour)
+        if not asked:
+            raise Refused("name what shall change; `promenade exhibition change --help` lists it.")
+        profile = _profile(data)
+
+        def how(settings: ExhibitionSettings) -> ExhibitionSettings:
+            wanted = exhibitions.updated(settings, asked)
+            exhibitions.check(wanted, profile)
+            return wanted
+
+        async with changing(data) as (_, records, producer):
+            await exhibitions.change(records, publisher(producer), name, how)
+            return await _view_of(records, name, wait)
+
+    _tell_of(carry_out(work()), as_json)
+
+
+@exhibition_commands.command("list")
+def exhibition_list(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
+    """Every exhibition and how its pairing stands."""
+
+    async def work() -> list[ExhibitionView]:
+        async with reading(data, say) as (_, records):
+            return await exhibitions_view(records)
+
+    views = carry_out(work())
+    if as_json:
+        print_json([view.model_dump(mode="json") for view in views])
+    else:
+        console.print(display.exhibitions_table(views))
+
+
+@exhibition_commands.command("show")
+def exhibition_show(name: ExhibitionName, data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
+    """One exhibition: its settings and how its pairing stands."""
+
+    async def work() -> ExhibitionView:
+        async with reading(data, say) as (_, records):
+            return await exhibition_view(records, name)
+
+    view = carry_out(work())
+    if as_json:
+        print_json(view)
+    else:
+        display.show_exhibition(console, view)
+
+
+@exhibition_commands.command("delete")
+def exhibition_delete(name: ExhibitionName, data: Data = DEFAULT_DATA) -> None:
+    """Remove an exhibition with its pairing. Its items stay in the house."""
+
+    async def work() -> None:
+        async with changing(data) as (_, records, producer):
+            await exhibitions.delete(records, publisher(producer), name)
+            say(f"deleted: exhibition {name}; its pairing is forgotten within seconds")
+
+    carry_out(work())
+
+
+def _pin(name: str, artwork: str, track: str, data: Path, wait: bool, as_json: bool, how: Any) -> None:
+    async def work() -> ExhibitionView:
+        async with changing(data) as (_, records, producer):
+            pair = await whole_id(records, artwork), await whole_id(records, track)
+            await exhibitions.change(records, publisher(producer), name, how(*pair))
+            return await _view_of(records, name, wait)
+
+    _tell_of(carry_out(work()), as_json)
+
+
+Artwork = Annotated[str, typer.Argument(help="A picture's id, or enough of its beginning.")]
+Track = Annotated[str, typer.Argument(help="A track's id, or enough of its beginning.")]
+
+
+@exhibition_commands.command("pin")
+def exhibition_pin(
+    name: ExhibitionName,
+    artwork: Artwork,
+    track: Track,
+    data: Data = DEFAULT_DATA,
+    wait: Wait = True,
+    as_json: AsJson = False,
+) -> None:
+    """Fix a pair: it hangs whenever both are there, and the rule works around it."""
+    _pin(name, artwork, track, data, wait, as_json, exhibitions.pinned)
+
+
+@exhibition_commands.command("unpin")
+def exhibition_unpin(
+    name: ExhibitionName,
+    artwork: Artwork,
+    track: Track,
+    data: Data = DEFAULT_DATA,
+    wait: Wait = True,
+    as_json: AsJson = False,
+) -> None:
+    """Let the rule decide about a pinned pair again."""
+    _pin(name, artwork, track, data, wait, as_json, exhibitions.unpinned)
 
 
 # -- models and demo ---------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gallery.views import ItemView, PairsView, SideView, StatusView
+from gallery.views import ExhibitionView, ItemView, PairsView, SideView, StatusView
 from promenade.supervisor import StackState
 from streams.ingest import Outcome, Report
 
@@ -90,16 +90,63 @@ def pairs_table(view: PairsView, width: int) -> Table:
 
 def pairs_summary(view: PairsView) -> str:
     """One paragraph under the table."""
+    made = f"space {_space(view)}, rule {view.rule}" + ("" if view.floor is None else f", floor {view.floor:g}")
+    notes = ""
+    if view.pairing_anew:
+        notes += " Its settings ask for another pairing, which is being made and comes in one step."
+    if view.waiting and view.shown == "hung":
+        notes += f" {view.waiting} pairs of the target gain too little to move the wall (`--target` shows them)."
     if not view.pairs:
-        return f"No pairs in exhibition {view.exhibition!r} yet."
+        return f"No pairs in exhibition {view.exhibition!r} yet ({made}).{notes}"
+    what = "pairs on the wall of" if view.shown == "hung" else "pairs of the target of"
+    lift = "" if view.lift is None else f", lift {view.lift:.3f}"
     return (
-        f"{len(view.pairs)} pairs in exhibition {view.exhibition!r} (space {view.space}, rule {view.rule}); "
-        f"{view.unpaired_artworks} pictures and {view.unpaired_tracks} tracks have no partner yet. "
+        f"{len(view.pairs)} {what} exhibition {view.exhibition!r} ({made}); "
+        f"{view.unpaired_artworks} pictures and {view.unpaired_tracks} tracks have no partner yet.{notes} "
         f"Mean similarity {view.mean_similarity:.4f}; random pairs of the same items reach "
-        f"{view.chance_similarity:.4f} ± {view.chance_spread:.4f}. "
+        f"{view.chance_similarity:.4f} ± {view.chance_spread:.4f}{lift}. "
         "RGB: movement, calm, nostalgia. VA: valence, arousal. "
         "“beats”: the share of all possible pairs that are less similar."
     )
+
+
+def _space(view: PairsView | ExhibitionView) -> str:
+    if view.mix:
+        return "mix of " + " and ".join(f"{weight:g} {name}" for name, weight in view.mix.items())
+    return view.space + ("" if view.sigma is None else f" (sigma {view.sigma:.4f})")
+
+
+def exhibitions_table(views: Iterable[ExhibitionView]) -> Table:
+    """Each exhibition and how its pairing stands."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("exhibition", "collections", "space", "rule"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("pictures", "tracks", "pairs", "hung"):
+        table.add_column(heading, justify="right")
+    table.add_column("", overflow="fold")
+    for view in views:
+        notes = ["pairing anew"] if view.pairing_anew else []
+        notes += [f"{view.waiting} pairs wait"] if view.waiting else []
+        table.add_row(
+            view.name,
+            "all" if view.collections is None else ", ".join(view.collections),
+            _space(view),
+            view.rule,
+            *(str(number) for number in (view.artworks, view.tracks, view.pairs, view.hung)),
+            ", ".join(notes),
+        )
+    return table
+
+
+def show_exhibition(console: Console, view: ExhibitionView) -> None:
+    """One exhibition, whole."""
+    console.print(exhibitions_table([view]))
+    floor = "no floor" if view.floor is None else f"pairs below {view.floor:g} are not made"
+    calm = "the wall follows at once" if not view.threshold else f"an exchange hangs when it gains {view.threshold:g}"
+    hour = "" if view.hour is None else f"; everything hangs from {view.hour}:00 to {view.hour}:59 UTC"
+    console.print(f"revision {view.revision}; {floor}; {calm}{hour}")
+    for artwork, track in view.pins:
+        console.print(f"pinned: {artwork} with {track}", markup=False)
 
 
 def stack_table(state: StackState) -> Table:

@@ -276,6 +276,8 @@ class WorkerProcess:
     async def _shut_down(self) -> None:
         # Runners first: what they hold goes back unacknowledged at once; then the group is left.
         await asyncio.gather(*(runner.stop(grace=2.0) for runner in self.runners.values()))
+        if self._pair is not None:
+            await self._pair.close()
         with contextlib.suppress(Exception, asyncio.TimeoutError):
             await asyncio.wait_for(self._application.stop(), 4.0)
         await self._pool.close()

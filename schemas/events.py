@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from schemas.failures import Lasting
 from schemas.media import CollectionName, ItemId
@@ -96,15 +96,26 @@ class Indexed(ItemEvent):
 
 
 class PairingCommand(Event):
-    """To one exhibition's agent: an item is ready, or left. Keyed by exhibition, so their order is one order."""
+    """To one exhibition's agent. Keyed by exhibition, so their order is one order.
+
+    `item-ready` and `item-left` name an item. The others carry nothing, because the settings in the store are what
+    counts: `changed` (read the settings: made, changed, pinned, unpinned), `hang` (it is the hour at which the
+    wall moves), `deleted` (forget the exhibition if it has no settings any more).
+    """
 
     topic: ClassVar[str] = TOPIC_PREFIX + "pairing"
     type: Literal["pairing"] = "pairing"
     exhibition: CollectionName
-    what: Literal["item-ready", "item-left"]
-    item: ItemId
-    generation: int = Field(ge=0, le=HIGHEST_NUMBER)
-    revision: int = Field(ge=1, le=HIGHEST_NUMBER)
+    what: Literal["item-ready", "item-left", "changed", "hang", "deleted"]
+    item: ItemId | None = None
+    generation: int = Field(default=0, ge=0, le=HIGHEST_NUMBER)
+    revision: int = Field(default=1, ge=1, le=HIGHEST_NUMBER)
+
+    @model_validator(mode="after")
+    def _item_where_due(self) -> Self:
+        if (self.item is None) == self.what.startswith("item-"):
+            raise ValueError("item-ready and item-left name an item; the other commands name none")
+        return self
 
     def key(self) -> str:
         """Keyed by exhibition."""

@@ -220,27 +220,86 @@ class DeadLetter(BaseModel):
 
 
 class ExhibitionSettings(BaseModel):
-    """A named set of collections with the space to pair in and the rule to pair by."""
+    """A named set of collections with the space to pair in and the rule to pair by.
+
+    Numbered like an item's revisions: creating the next number is compare and set, so no two curators undo each
+    other unseen.
+    """
 
     model_config = STORED
 
     schema_version: Literal[1] = 1
     name: CollectionName
     collections: tuple[str, ...] | None = Field(default=None, description="None: every collection")
-    space: str = "rgb15"
+    space: str = Field(default="rgb15", description="as workers.pairing.spaces spells it")
     rule: str = "stable"
+    number: int = Field(default=0, ge=0, description="of these settings; 0: nobody set them")
+    creation: str = Field(
+        default="",
+        pattern=r"^[a-z0-9]{0,32}$",
+        description="a fresh word for each creation: an exhibition made again under an old name has a log of its own",
+    )
+    mix: tuple[tuple[str, float], ...] = Field(
+        default=(), description="where the space is `mix`: pairing space and weight, each calibrated first"
+    )
+    floor: float | None = Field(default=None, description="similarity below which items stay free")
+    pins: tuple[tuple[ItemId, ItemId], ...] = Field(default=(), description="artwork and track that a person fixed")
+    threshold: float = Field(
+        default=0.0,
+        ge=0,
+        description="gain in total similarity that an exchange must bring before the wall follows; 0: it always does",
+    )
+    hour: int | None = Field(
+        default=None, ge=0, le=23, description="hour of the day (UTC) in which the wall follows whatever it gains"
+    )
+
+    @property
+    def home(self) -> str:
+        """Folder of the pairing's log and snapshots below `exhibitions/`."""
+        return f"{self.name}/{self.creation}" if self.creation else self.name
 
 
 class PairChange(BaseModel):
-    """One pair formed or parted, and why."""
+    """One pair formed, parted, or only given another similarity (rescored), and why."""
 
     model_config = STORED
 
     artwork: ItemId
     track: ItemId
     similarity: float
-    what: Literal["formed", "parted"]
-    why: str = Field(description="formed by arrival of ..., displaced by ..., withdrawn ...")
+    what: Literal["formed", "parted", "rescored"]
+    why: str = Field(description="formed by arrival of ..., displaced by ..., withdrawn ..., pinned, re-paired ...")
+
+
+class PairingConstants(BaseModel):
+    """What a pairing took from its items when it was last paired as a whole, and keeps until they drift by 5%."""
+
+    model_config = STORED
+
+    sigma: float | None = Field(default=None, description="MMVA's sigma; None: the space has no va")
+    calibrations: dict[str, tuple[tuple[int, int], ...]] = Field(
+        default={},
+        description="of a mix: pairing space -> rising points (similarity, share of all possible pairs that are less "
+        "similar), both in units of 1e-7; straight lines between them",
+    )
+    dimensions: tuple[int, ...] = Field(default=(), description="of a mix: numbers in each component's vectors")
+
+
+class PairingBasis(BaseModel):
+    """By what a target pairing is exact: space, rule, floor and the constants."""
+
+    model_config = STORED
+
+    space: str
+    rule: str
+    floor: float | None = None
+    mix: tuple[tuple[str, float], ...] = ()
+    constants: PairingConstants = PairingConstants()
+
+    def fits(self, settings: ExhibitionSettings) -> bool:
+        """True when the settings ask for just this."""
+        asked = (settings.space, settings.rule, settings.floor, settings.mix)
+        return (self.space, self.rule, self.floor, self.mix) == asked
 
 
 class PairingRevision(BaseModel):
@@ -258,7 +317,12 @@ class PairingRevision(BaseModel):
     owner: str = Field(description="the writer's own random name")
     joined: tuple[str, ...] = Field(default=(), description="item@generation.revision")
     left: tuple[str, ...] = ()
-    changes: tuple[PairChange, ...] = ()
+    changes: tuple[PairChange, ...] = Field(default=(), description="of the target pairing, exact by the rule")
+    hung: tuple[PairChange, ...] | None = Field(
+        default=None, description="changes of what the wall shows; None: the same as those of the target"
+    )
+    basis: PairingBasis | None = Field(default=None, description="by what it is paired from here on; None: as before")
+    pins: tuple[tuple[ItemId, ItemId], ...] | None = Field(default=None, description="from here on; None: as before")
     made: datetime
 
 
@@ -271,7 +335,10 @@ class PairingSnapshot(BaseModel):
     exhibition: str
     number: int = Field(ge=0)
     members: dict[str, str] = Field(description="item id -> generation.revision whose vectors it is paired by")
-    pairs: tuple[tuple[str, str, float], ...] = Field(description="artwork, track, similarity")
+    pairs: tuple[tuple[str, str, float], ...] = Field(description="target pairing: artwork, track, similarity")
+    hung: tuple[tuple[str, str, float], ...] | None = Field(default=None, description="the wall; None: as the target")
+    basis: PairingBasis | None = None
+    pins: tuple[tuple[ItemId, ItemId], ...] = ()
     made: datetime
 
 

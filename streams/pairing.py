@@ -2,30 +2,33 @@
 
 Saved before announced: a revision lies in the log before `PairingChanged` is published, and the last revision is
 published again when an exhibition is taken over, so a crash between the two loses nothing.
+
+An exhibition's settings are read from the store with every batch of commands, so the commands need not carry them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from infra.metrics import PAIR_SIMILARITY, PAIRS, STAGE_EVENTS
+from infra.metrics import PAIR_SIMILARITY, PAIRS, PAIRS_HUNG, STAGE_EVENTS
 from infra.objects import NotFound
 from infra.records import Records, pairing_revision_key, version_text
 from schemas.events import PairingChanged, PairingCommand, decode
-from schemas.failures import Lasting
+from schemas.failures import Lasting, Passing
 from schemas.records import ExhibitionSettings, Stage
 from streams.items import Publish, unreadable
 from streams.runner import Delivery
-from workers.index import emotion_vectors
-from workers.pair import ExhibitionPairing, Ready
+from workers.pair import ExhibitionPairing, Ready, check_settings
+from workers.pairing.spaces import item_vectors, space_of
 
 log = logging.getLogger(__name__)
 
 
-def wants(settings: ExhibitionSettings, collections: Sequence[str]) -> bool:
+def wants(settings: ExhibitionSettings, collections: Collection[str]) -> bool:
     """True when an item in these collections hangs in the exhibition; an item in no collection hangs nowhere."""
     if settings.collections is None:
         return bool(collections)
@@ -40,6 +43,7 @@ class RecordMembers:
 
     async def ready(self, items: Sequence[str], settings: ExhibitionSettings) -> Mapping[str, Ready]:
         """See `workers.pair.Members`."""
+        needs_embedding = space_of(settings).needs_embedding
 
         async def one(item: str) -> tuple[str, Ready] | None:
             state = await self._records.state(item)
@@ -48,13 +52,13 @@ class RecordMembers:
             try:
                 revision = await self._records.revision(item, state.latest)
                 score = await self._records.newest_result(state, Stage.SCORE)
+                embedded = await self._records.newest_result(state, Stage.EMBED) if needs_embedding else None
             except NotFound:
                 # A takedown went by between the listing and the reading.
                 return None
             if score is None or not wants(settings, revision.collections):
                 return None
-            vector = emotion_vectors(score)[settings.space]
-            return item, Ready(f"{version_text(state.latest)}", revision.sequence, vector)
+            return item, Ready(version_text(state.latest), revision.sequence, item_vectors(score, embedded))
 
         found: dict[str, Ready] = {}
         for start in range(0, len(items), 64):
@@ -70,6 +74,9 @@ class _Agent:
 
     pairing: ExhibitionPairing
     announced: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while commands are carried out, and for the switch of a pairing made anew aside."""
+    anew: asyncio.Task[None] | None = None
 
 
 class PairHandler:
@@ -87,7 +94,21 @@ class PairHandler:
 
     def partitions_moved(self) -> None:
         """Somebody else may have written meanwhile: read every exhibition anew at its next command."""
+        for agent in self._agents.values():
+            if agent.anew is not None:
+                agent.anew.cancel()
         self._agents.clear()
+
+    async def settled(self) -> None:
+        """Return when no exhibition is being paired anew aside."""
+        while tasks := [agent.anew for agent in self._agents.values() if agent.anew is not None]:
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """End what goes on aside; it begins again at the next start."""
+        tasks = [agent.anew for agent in self._agents.values() if agent.anew is not None]
+        self.partitions_moved()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def alone(self, delivery: Delivery) -> bool:
         """Commands are never under suspicion: nothing foreign is decoded here."""
@@ -112,40 +133,99 @@ class PairHandler:
             await self._refresh(name, commands)
 
     async def _refresh(self, name: str, commands: Sequence[PairingCommand]) -> None:
-        agent = await self._agent(name)
-        if agent is None:
+        settings = await self._settings(name)
+        if settings is None:
             STAGE_EVENTS.labels(Stage.PAIR.value, "dropped").inc(len(commands))
             return
-        # An earlier try may have written a revision and then found the broker away.
-        await self._announce(agent, commands[-1].trace)
-        revision = await agent.pairing.refresh([command.item for command in commands])
-        outcome = "repeated" if revision is None else "done"
-        STAGE_EVENTS.labels(Stage.PAIR.value, outcome).inc(len(commands))
-        await self._announce(agent, commands[-1].trace)
-
-    async def _agent(self, name: str) -> _Agent | None:
         agent = self._agents.get(name)
-        if agent is None:
-            settings = next((each for each in await self._records.exhibitions() if each.name == name), None)
-            if settings is None:
-                log.warning("pair: no exhibition is called %r; its commands are dropped", name)
-                return None
+        if agent is None or agent.pairing.settings.creation != settings.creation:
+            self._drop(name)
             agent = self._agents[name] = _Agent(
                 ExhibitionPairing(settings, self._records, RecordMembers(self._records))
             )
+        trace = commands[-1].trace
+        async with agent.lock:
+            agent.pairing.settings = settings
+            await self._take_over(agent, trace)
+            # An earlier try may have written a revision and then found the broker away.
+            await self._announce(agent, trace)
+            revision = await agent.pairing.refresh([command.item for command in commands if command.item is not None])
+            outcome = "repeated" if revision is None else "done"
+            STAGE_EVENTS.labels(Stage.PAIR.value, outcome).inc(len(commands))
+            await self._announce(agent, trace)
+        if agent.pairing.stale and agent.anew is None and self._agents.get(name) is agent:
+            agent.anew = asyncio.create_task(self._pair_anew(agent, trace), name=f"pair {name} anew")
+
+    async def _take_over(self, agent: _Agent, trace: str) -> None:
+        """Hold the exhibition; nothing is written while its last revision may be unannounced.
+
+        The owner before may have died, or the broker may have been away, between a write and its announcement. So
+        whatever happens, and however often, at most the last revision is unannounced, and that one is announced
+        again here.
+        """
+        if agent.pairing.held:
+            return
+        settings = agent.pairing.settings
+        last = await self._records.last_pairing(settings.home)
+        if last > agent.announced:
+            await self._publish([_changed(settings, last, trace)])
+            agent.announced = last
         taken = await agent.pairing.take_over()
         if taken is not None:
-            # The last revision of the owner before may never have been announced: it died, or the broker was away.
-            agent.announced = max(0, taken.number - 2)
-        return agent
+            # Somebody may have written one more in between.
+            agent.announced = max(agent.announced, taken.number - 2)
+
+    async def _settings(self, name: str) -> ExhibitionSettings | None:
+        """The exhibition's settings, or None when there is nothing to work by; what a deleted one left goes."""
+        settings = await self._records.exhibition(name)
+        if settings is None:
+            self._drop(name)
+            if await self._records.erase_pairing(name):
+                log.info("pair: the exhibition %r was deleted; its log is gone", name)
+            return None
+        try:
+            check_settings(settings)
+        except ValueError as error:
+            log.warning("pair: the exhibition %r waits for settings that can be used: %s", name, error)
+            return None
+        return settings
+
+    def _drop(self, name: str) -> None:
+        agent = self._agents.pop(name, None)
+        if agent is None:
+            return
+        if agent.anew is not None:
+            agent.anew.cancel()
+        for metric in (PAIRS, PAIRS_HUNG, PAIR_SIMILARITY):
+            with contextlib.suppress(KeyError):
+                metric.remove(name)
+
+    async def _pair_anew(self, agent: _Agent, trace: str) -> None:
+        """Pair an exhibition anew while its commands, and other exhibitions', go on; then switch in one revision.
+
+        What goes wrong here is begun again by the next command: reconcile sends one while settings and log differ.
+        """
+        name = agent.pairing.settings.name
+        try:
+            while agent.pairing.stale:
+                prepared = await agent.pairing.prepare()
+                async with agent.lock:
+                    await self._announce(agent, trace)
+                    revision = await agent.pairing.switch(prepared)
+                    if revision is not None:
+                        log.info("pair: %s: %s", name, prepared.reason)
+                    await self._announce(agent, trace)
+        except Passing as trouble:
+            log.info("pair: %s is paired anew later: %s", name, trouble)
+        except Exception:
+            log.exception("pair: pairing %s anew failed; the next command tries again", name)
+        finally:
+            agent.anew = None
 
     async def _announce(self, agent: _Agent, trace: str) -> None:
         """Publish what was written since the last announcement; nothing when there is nothing new."""
-        name, last = agent.pairing.settings.name, agent.pairing.state.number
-        events = [
-            PairingChanged(trace=trace, exhibition=name, number=number, result=pairing_revision_key(name, number))
-            for number in range(agent.announced + 1, last + 1)
-        ]
+        settings, last = agent.pairing.settings, agent.pairing.state.number
+        events = [_changed(settings, number, trace) for number in range(agent.announced + 1, last + 1)]
         if events:
             await self._publish(events)
             agent.announced = last
@@ -155,8 +235,15 @@ class PairHandler:
     def _measure(agent: ExhibitionPairing) -> None:
         values = list(agent.state.pairs.values())
         PAIRS.labels(agent.settings.name).set(len(values))
+        PAIRS_HUNG.labels(agent.settings.name).set(len(agent.state.hung))
         PAIR_SIMILARITY.labels(agent.settings.name).set(sum(values) / len(values) if values else 0.0)
 
     async def set_aside(self, delivery: Delivery, failure: Lasting) -> None:
         """A command that cannot be read."""
         await unreadable(self._records, self._publish, Stage.PAIR.value, delivery, failure)
+
+
+def _changed(settings: ExhibitionSettings, number: int, trace: str) -> PairingChanged:
+    return PairingChanged(
+        trace=trace, exhibition=settings.name, number=number, result=pairing_revision_key(settings.home, number)
+    )

@@ -30,9 +30,10 @@ from schemas.events import (
 from schemas.failures import Lasting, Refused
 from schemas.media import Kind, split_item_id
 from schemas.records import DeadLetter, Stage, Tombstone, now
+from streams.exhibitions import command, item_commands
 from streams.items import Publish, unreadable
 from streams.runner import Delivery
-from workers.pair import read_state
+from workers.pair import as_asked, read_state
 
 log = logging.getLogger(__name__)
 
@@ -304,48 +305,20 @@ class Reconciler:
     async def _pairing(
         self, states: Sequence[ItemState], counts: dict[str, int], moment: datetime, at_once: bool
     ) -> list[Event]:
-        """Items that are indexed but not (or no longer rightly) members of an exhibition."""
+        """What the exhibitions' agents missed: items, settings, the hour at which a wall moves, deletions."""
         events: list[Event] = []
-        indexed = {state.item: state for state in states if state.done(Stage.INDEX) is not None and state.latest}
-        for exhibition in await self._records.exhibitions():
-            pairing = await read_state(self._records, exhibition.name)
-            for item, state in indexed.items():
-                assert state.latest is not None
-                wanted = bool(state.memberships) and (
-                    exhibition.collections is None or bool(state.memberships & set(exhibition.collections))
-                )
-                as_it_should_be = (
-                    pairing.members.get(item) == version_text(state.latest) if wanted else item not in pairing.members
-                )
-                if as_it_should_be:
-                    continue
-                finished = state.done(Stage.INDEX)
-                assert finished is not None
-                if not at_once and (moment - finished).total_seconds() < self._patience:
-                    continue
-                events.append(
-                    self._command(exhibition.name, "item-ready" if wanted else "item-left", state.item, state.latest)
-                )
-                counts[Stage.PAIR.value] = counts.get(Stage.PAIR.value, 0) + 1
-            alive = {state.item for state in states}
-            for item in pairing.members:
-                if item not in alive:
-                    events.append(self._command(exhibition.name, "item-left", item, (0, 1)))
-                    counts[Stage.PAIR.value] = counts.get(Stage.PAIR.value, 0) + 1
+        for settings in await self._records.exhibitions():
+            pairing = await read_state(self._records, settings.home)
+            patience = 0.0 if at_once else self._patience
+            events += item_commands(settings, pairing, states, moment, patience)
+            if not as_asked(settings, pairing):
+                events.append(command(settings.name, "changed"))
+            elif settings.hour == moment.hour and pairing.hung.keys() != pairing.pairs.keys():
+                events.append(command(settings.name, "hang"))
+        events += [command(name, "deleted") for name in await self._records.deleted_exhibitions()]
+        if events:
+            counts[Stage.PAIR.value] = len(events)
         return events
-
-    @staticmethod
-    def _command(exhibition: str, what: str, item: str, version: tuple[int, int]) -> PairingCommand:
-        return PairingCommand.model_validate(
-            {
-                "trace": new_trace(),
-                "exhibition": exhibition,
-                "what": what,
-                "item": item,
-                "generation": version[0],
-                "revision": version[1],
-            }
-        )
 
     async def _leftovers(self, states: Sequence[ItemState], counts: dict[str, int]) -> list[Event]:
         """Withdrawn items of which something is left: their takedown is announced again."""

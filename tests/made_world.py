@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from infra.metrics import STAGE_EVENTS
@@ -24,7 +25,7 @@ from infra.records import Records
 from infra.vectors import Vectors
 from promenade.profile import read_profile
 from schemas.events import EVENT_OF_STAGE, Arrived, Event, ItemEvent, PairingCommand, Withdrawn, encode, new_trace
-from schemas.media import Kind, digest_of
+from schemas.media import Kind, digest_of, split_item_id
 from schemas.records import Result, Stage
 from streams.items import ItemHandler
 from streams.pairing import PairHandler, wants
@@ -44,6 +45,17 @@ def picture(colour: tuple[int, int, int] = (128, 128, 128), side: int = 64) -> b
     content = io.BytesIO()
     Image.new("RGB", (side, side), colour).save(content, "JPEG")
     return content.getvalue()
+
+
+def sound(seconds: float = 0.5) -> bytes:
+    """A short FLAC as the pipeline keeps them: 16 kHz, mono."""
+    content = io.BytesIO()
+    samples = np.sin(np.arange(int(16_000 * seconds)) / 20).astype(np.float32) / 4
+    soundfile.write(content, samples, 16_000, format="FLAC")
+    return content.getvalue()
+
+
+SOUND = sound()
 
 
 class MadeInference:
@@ -169,7 +181,7 @@ class World:
         await self.published(events)
 
     async def _load(self, item: str, generation: int) -> bytes:
-        return picture()
+        return picture() if split_item_id(item)[0] is Kind.ARTWORK else SOUND
 
     async def _tell(self, result: Result, event: ItemEvent) -> Sequence[Event]:
         revision = await self.records.revision(event.item, (event.generation, event.revision))

@@ -97,7 +97,7 @@ class Exhibition(RuleBasedStateMachine):
     @rule(item=st.sampled_from(ITEMS), vector=VECTORS)
     def arrives_or_changes(self, item: str, vector: Any) -> None:
         self.versions += 1
-        self.members.present[item] = Ready(f"000000.{self.versions:06d}", self.versions, vector)
+        self.members.present[item] = Ready(f"000000.{self.versions:06d}", self.versions, {"rgb": vector})
         self.waiting.append(item)
 
     @rule(item=st.sampled_from(ITEMS))
@@ -161,7 +161,7 @@ class Exhibition(RuleBasedStateMachine):
         assert state.members == {item: ready.version for item, ready in self.members.present.items()}
         sides: dict[Kind, dict[str, Any]] = {kind: {} for kind in Kind}
         for item, ready in self.members.present.items():
-            sides[split_item_id(item)[0]][item] = ready.vector
+            sides[split_item_id(item)[0]][item] = ready.vectors["rgb"]
         wanted = batch_stable(sides[Kind.ARTWORK], sides[Kind.TRACK], measure_for("cosine"))
         assert {artwork: (track, value) for (artwork, track), value in state.pairs.items()} == wanted
 
@@ -184,7 +184,7 @@ def test_the_log_tells_the_stable_pairing_after_any_arrivals_departures_crashes_
 async def test_a_paused_old_owner_cannot_write_after_a_new_one_took_over() -> None:
     log, members = MemoryLog(), MemoryMembers()
     old, new = (ExhibitionPairing(SETTINGS, log, members) for _ in range(2))
-    members.present = {item: Ready("000000.000001", 0, np.ones(3, np.float32)) for item in ITEMS}
+    members.present = {item: Ready("000000.000001", 0, {"rgb": np.ones(3, np.float32)}) for item in ITEMS}
     await old.take_over()
     await old.refresh(ITEMS[:3])
     await new.take_over()
@@ -282,7 +282,7 @@ async def test_the_log_of_real_records_fences_and_snapshots(world: World, monkey
     monkeypatch.setattr(workers.pair, "SNAPSHOT_EVERY", 3)
     members = MemoryMembers()
     members.present = {
-        item: Ready("000000.000001", number, np.array([1, number, 2], np.float32))
+        item: Ready("000000.000001", number, {"rgb": np.array([1, number, 2], np.float32)})
         for number, item in enumerate(ITEMS)
     }
     old = ExhibitionPairing(SETTINGS, world.records, members)
@@ -295,7 +295,7 @@ async def test_the_log_of_real_records_fences_and_snapshots(world: World, monkey
     await new.take_over()
     assert new.state.pairs == old.state.pairs
     assert len(new.state.pairs) == 5
-    members.present[ITEMS[0]] = Ready("000000.000002", 0, np.array([3, 1, 1], np.float32))
+    members.present[ITEMS[0]] = Ready("000000.000002", 0, {"rgb": np.array([3, 1, 1], np.float32)})
     with pytest.raises(Passing):
         await old.refresh([ITEMS[0]])
     revision = PairingRevision(exhibition="default", number=new.state.number, owner="late", made=now())

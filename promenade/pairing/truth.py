@@ -19,17 +19,15 @@ from infra.records import ItemState, Records
 from schemas.failures import Refused
 from schemas.media import Kind, item_id, split_item_id
 from schemas.profile import Profile
-from schemas.records import EmbedBody, ExhibitionSettings, Result, Stage
-from schemas.spaces import Space
-from workers.index import emotion_vectors
-from workers.models import unpack
-from workers.pair import read_state
+from schemas.records import PairingConstants, Stage
+from workers.pair import basis_of, read_state
 from workers.pairing.by_name import rule_named
 from workers.pairing.evaluation import Baseline, Evaluation, Judge, Vectors, evaluate, uniform_baseline
 from workers.pairing.greedy import batch_greedy
 from workers.pairing.optimal import batch_optimal
 from workers.pairing.rules import Pairs, batch_stable
-from workers.pairing.similarity import UNITS, Measure, mean_distance, measure_for
+from workers.pairing.similarity import UNITS, Measure, measure_for
+from workers.pairing.spaces import PairingSpace, constants_of, item_vectors, pairing_space
 
 Floats = NDArray[np.float64]
 
@@ -262,30 +260,23 @@ def _random_pairs(artworks: Vectors, tracks: Vectors, measure: Measure, *, seed:
 
 
 async def judge_exhibition(records: Records, profile: Profile, name: str, *, seed: int = 0) -> Judged:
-    """Judge the pairing of an exhibition, by its records alone.
+    """Judge the target pairing of an exhibition, by its records alone, in the space and by the constants it has.
 
     Raises:
         Refused: there is no such exhibition, or its space holds no vectors.
     """
-    known = await records.exhibitions()
-    settings = next((each for each in known if each.name == name), None)
+    settings = await records.exhibition(name)
     if settings is None:
-        names = ", ".join(each.name for each in known)
+        names = ", ".join(each.name for each in await records.exhibitions())
         raise Refused(f"there is no exhibition called {name!r}; there are: {names}.")
-    pairing = await read_state(records, name)
+    pairing = await read_state(records, settings.home)
+    basis = pairing.basis or basis_of(settings, PairingConstants())
+    own = pairing_space(basis.space, basis.mix)
     states = {state.item: state for state in await records.all_states() if state.item in pairing.members}
-    vectors, sequences = await _vectors(records, states, profile)
-    measures = {
-        space.name: _measure(space, vectors[space.name], settings)
-        for space in profile.all_spaces()
-        if space.name in vectors
-    }
-    if settings.space not in measures and pairing.pairs:
-        raise Refused(
-            f"no item of {name!r} has a vector in its space {settings.space}; `promenade status` tells why."
-        )
-    sides = vectors.get(settings.space, {kind: {} for kind in Kind})
-    artworks, tracks = sides[Kind.ARTWORK], sides[Kind.TRACK]
+    vectors, sequences = await _vectors(records, states)
+    artworks, tracks = _sides(own, vectors)
+    if pairing.pairs and not (artworks and tracks):
+        raise Refused(f"no item of {name!r} has a vector in its space {basis.space}; `promenade status` tells why.")
     pairs: Pairs = {
         artwork: (track, similarity)
         for (artwork, track), similarity in sorted(pairing.pairs.items())
@@ -296,14 +287,20 @@ async def judge_exhibition(records: Records, profile: Profile, name: str, *, see
         notes.append(
             f"{len(pairing.pairs) - len(pairs)} pairs are left out: an item of theirs was withdrawn just now."
         )
-    judges = [
-        Judge(space, measures[space], other[Kind.ARTWORK], other[Kind.TRACK])
-        for space, other in vectors.items()
-        if space != settings.space
-        and all(
-            artwork in other[Kind.ARTWORK] and track in other[Kind.TRACK] for artwork, (track, _) in pairs.items()
-        )
-    ]
+    waiting = len(pairing.pairs.keys() - pairing.hung.keys())
+    if waiting:
+        notes.append(f"{waiting} of these pairs do not hang yet: they gain too little to move the wall.")
+    if pairing.pins:
+        notes.append(f"{len(pairing.pins)} pairs are pinned; the baselines run the rule without pins.")
+    judges = []
+    for other in (each.name for each in profile.all_spaces() if len(each.kinds) == len(Kind)):
+        space = pairing_space(other)
+        left, right = _sides(space, vectors)
+        if other == basis.space or not all(one in left and two in right for one, (two, _) in pairs.items()):
+            continue
+        measure = space.measure(constants_of(space, vectors.values()))
+        assert measure is not None, "only a mix may have no measure"
+        judges.append(Judge(other, measure, left, right))
     return await asyncio.to_thread(
         partial(
             judge,
@@ -311,10 +308,12 @@ async def judge_exhibition(records: Records, profile: Profile, name: str, *, see
             artworks,
             tracks,
             pairs,
-            measures.get(settings.space, measure_for("cosine")),
-            space=settings.space,
-            rule=settings.rule,
-            uniform_rgb=settings.space in ("rgb", "rgb15"),
+            # Without constants nothing is paired, and the measure is not asked.
+            own.measure(basis.constants) or measure_for("cosine"),
+            space=basis.space,
+            rule=basis.rule,
+            uniform_rgb=basis.space in ("rgb", "rgb15"),
+            floor=basis.floor,
             sequences=sequences,
             judges=judges,
             notes=notes,
@@ -323,42 +322,34 @@ async def judge_exhibition(records: Records, profile: Profile, name: str, *, see
     )
 
 
-def _measure(space: Space, sides: Mapping[Kind, Vectors], settings: ExhibitionSettings) -> Measure:
-    """The pairing space as the pair stage measures it; another space with a sigma of its own vectors."""
-    if space.name == settings.space or space.distance != "euclidean":
-        return measure_for(space.distance)
-    left, right = (np.asarray(list(sides[kind].values())) for kind in (Kind.ARTWORK, Kind.TRACK))
-    return measure_for(space.distance, mean_distance(left, right))
+def _sides(
+    space: PairingSpace, vectors: Mapping[str, tuple[Kind, Mapping[str, Any]]]
+) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """Artworks and tracks that have a vector in the space."""
+    sides: dict[Kind, dict[str, Floats]] = {kind: {} for kind in Kind}
+    for item, (kind, named) in vectors.items():
+        vector = space.vector(kind, named)
+        if vector is not None:
+            sides[kind][item] = vector
+    return sides[Kind.ARTWORK], sides[Kind.TRACK]
 
 
 async def _vectors(
-    records: Records, states: Mapping[str, ItemState], profile: Profile
-) -> tuple[dict[str, dict[Kind, dict[str, Floats]]], dict[str, int]]:
-    """Space -> kind -> item -> vector, of all items that are alive and scored; and item -> order of arrival."""
-    names = [space.name for space in profile.all_spaces() if len(space.kinds) == len(Kind)]
-    vectors: dict[str, dict[Kind, dict[str, Floats]]] = {}
+    records: Records, states: Mapping[str, ItemState]
+) -> tuple[dict[str, tuple[Kind, Mapping[str, Any]]], dict[str, int]]:
+    """Item -> its kind and named vectors, of all items that are alive and scored; and item -> order of arrival."""
+    vectors: dict[str, tuple[Kind, Mapping[str, Any]]] = {}
     sequences: dict[str, int] = {}
 
     async def one(state: ItemState) -> None:
         score = await records.newest_result(state, Stage.SCORE) if state.alive else None
         if score is None or state.latest is None:
             return
-        found = {**emotion_vectors(score), **_joint(await records.newest_result(state, Stage.EMBED))}
+        named = item_vectors(score, await records.newest_result(state, Stage.EMBED))
         sequences[state.item] = (await records.revision(state.item, state.latest)).sequence
-        kind = split_item_id(state.item)[0]
-        for name in names:
-            if name in found:
-                sides = vectors.setdefault(name, {each: {} for each in Kind})
-                sides[kind][state.item] = np.asarray(found[name], np.float64)
+        vectors[state.item] = (split_item_id(state.item)[0], named)
 
     alive = [states[item] for item in sorted(states)]
     for start in range(0, len(alive), 64):
         await asyncio.gather(*(one(state) for state in alive[start : start + 64]))
-    return {name: vectors[name] for name in names if name in vectors}, sequences
-
-
-def _joint(embedded: Result | None) -> dict[str, NDArray[np.float32]]:
-    """The joint spaces' vectors of the whole."""
-    if embedded is None or not isinstance(embedded.body, EmbedBody):
-        return {}
-    return {name: unpack(text) for name, text in embedded.body.vectors.items()}
+    return dict(sorted(vectors.items())), sequences

@@ -254,6 +254,13 @@ class Rule(ABC):
             for one, two, value in zip(slots, partners, units, strict=True)
         }
 
+    def similarity_of(self, artwork: str, track: str) -> float | None:
+        """Similarity of two items, paired or not; None when one of them is not present."""
+        left, right = self._sides[Kind.ARTWORK], self._sides[Kind.TRACK]
+        if artwork not in left.slot_of or track not in right.slot_of:
+            return None
+        return as_similarity(self._units(left, left.slot_of[artwork], right.slot_of[track]))
+
     def partner_of(self, identity: str) -> str | None:
         """Id of the item that this one is paired with; None when it is free or not present."""
         for kind, side in self._sides.items():
