@@ -27,10 +27,11 @@ from gallery.views import (
 )
 from infra.inference import Inference
 from infra.records import DEFAULT_EXHIBITION, Records
-from infra.vectors import Vectors
+from infra.vectors import Found, Vectors
 from schemas.failures import Lasting, Passing, Refused
-from schemas.media import Kind
+from schemas.media import Kind, split_item_id
 from schemas.profile import Profile
+from workers.index import tag_space
 from workers.models import Models
 
 LONGEST_QUERY = 500
@@ -65,6 +66,10 @@ class Reach:
     vectors: Vectors | None
     runners: Mapping[str, Observed]
     ready: Callable[[], Awaitable[dict[str, str]]]
+
+
+def _hit(found: Found) -> dict[str, Any]:
+    return {**found.payload, "item": found.item, "similarity": round(found.score, 4)}
 
 
 def make_api(reach: Reach) -> FastAPI:
@@ -159,14 +164,25 @@ def make_api(reach: Reach) -> FastAPI:
             found = await reach.vectors.nearest(
                 each, reach.profile.caption_space, vector, limit, collection=collection
             )
-            answer[each.value] = [
-                {
-                    "item": hit.item,
-                    "similarity": round(hit.score, 4),
-                    **{k: v for k, v in hit.payload.items() if k != "item"},
-                }
-                for hit in found
-            ]
+            answer[each.value] = [_hit(one) for one in found]
         return answer
+
+    @api.get("/api/similar/{item}")
+    async def similar(item: str, limit: int = Query(10, ge=1, le=100)) -> list[dict[str, Any]]:
+        """Items of the same kind that the tag model's own vectors hold nearest, best first."""
+        if reach.vectors is None:
+            raise Refused("this process has no vector store; ask the one that runs the index stage.")
+        try:
+            kind = split_item_id(item)[0]
+        except ValueError as error:
+            raise Refused(str(error)) from None
+        space = tag_space(reach.profile, kind)
+        state = await reach.records.state(item)
+        generation = state.latest[0] if state.alive and state.latest is not None else -1
+        vectors = await reach.vectors.fetch(kind, item, generation) if generation >= 0 else None
+        if vectors is None or space is None or space.name not in vectors:
+            raise Refused(f"{item} is not in the index; `promenade show` tells how far it is.")
+        found = await reach.vectors.nearest(kind, space.name, vectors[space.name], limit + 1)
+        return [_hit(one) for one in found if one.item != item][:limit]
 
     return api

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -181,12 +182,14 @@ async def status_view(records: Records) -> StatusView:
         for name, count in progress.stages.items()
     ]
     paired: dict[str, int] = {}
-    done = waiting = 0
+    done = waiting = recent = 0
+    moment = now()
     latest = {state.item: state.latest for state in states if state.alive and state.latest is not None}
     held = {state.item: state.memberships for state in states}
     for exhibition in await records.exhibitions():
         pairing = await read_state(records, exhibition.home)
         paired[exhibition.name] = len(pairing.pairs)
+        recent += sum(count for made, count in pairing.joins if moment - made < timedelta(minutes=1))
         # A pairing that is being made anew is one thing that waits.
         waiting += not as_asked(exhibition, pairing)
         for item in progress.complete:
@@ -199,7 +202,8 @@ async def status_view(records: Records) -> StatusView:
         waiting += sum(
             1 for item in pairing.members if item not in latest or not _hangs(exhibition, held.get(item, set()))
         )
-    stages.append(StageView(stage=Stage.PAIR.value, done=done, waiting=waiting, failed=0, per_second=0.0))
+    per_second = round(recent / 60, 2)
+    stages.append(StageView(stage=Stage.PAIR.value, done=done, waiting=waiting, failed=0, per_second=per_second))
     return StatusView(
         stages=tuple(stages),
         items=progress.items,

@@ -444,15 +444,42 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Find pictures and tracks by words (the stack must be up)."""
+    query: dict[str, Any] = {"text": text[:500], "limit": limit} | ({} if kind is None else {"kind": kind.value})
+    found = _ask_api(data, "/api/search", query)
+    if as_json:
+        print_json(found)
+        return
+    for name, hits in found.items():
+        console.print(f"{name}s")
+        _print_hits(hits)
+
+
+@application.command()
+def similar(
+    item: Annotated[str, typer.Argument(help="An item's id, or enough of its beginning to be the only one.")],
+    data: Data = DEFAULT_DATA,
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Items of the same kind that look or sound most alike (the stack must be up)."""
+
+    async def work() -> str:
+        async with reading(data, say) as (_, records):
+            return await whole_id(records, item)
+
+    found = _ask_api(data, f"/api/similar/{carry_out(work())}", {"limit": limit})
+    if as_json:
+        print_json(found)
+    else:
+        _print_hits(found)
+
+
+def _ask_api(data: Path, path: str, query: dict[str, Any]) -> Any:
+    """What the worker's API answers; trouble becomes one sentence and exit status 1."""
     try:
         settings = running_settings(data)
-        query: dict[str, Any] = {"text": text[:500], "limit": limit} | ({} if kind is None else {"kind": kind.value})
-        answer = httpx.get(
-            f"http://{settings.http_host}:{settings.http_port}/api/search",
-            params=query,
-            timeout=30.0,
-            trust_env=False,
-        )
+        address = f"http://{settings.http_host}:{settings.http_port}{path}"
+        answer = httpx.get(address, params=query, timeout=30.0, trust_env=False)
     except (StackError, ValidationError) as error:
         say(str(error))
         raise typer.Exit(1) from None
@@ -462,16 +489,14 @@ def search(
     if answer.status_code != 200:
         say(str(answer.json().get("detail", answer.text)))
         raise typer.Exit(1)
-    found = answer.json()
-    if as_json:
-        print_json(found)
-        return
-    for name, hits in found.items():
-        console.print(f"{name}s")
-        for hit in hits:
-            title = hit.get("title", "untitled")
-            by = f" by {hit['artist']}" if "artist" in hit else ""
-            console.print(f"  {hit['similarity']:.3f}  {title}{by}  {hit['item'][:20]}", markup=False)
+    return answer.json()
+
+
+def _print_hits(hits: Sequence[dict[str, Any]]) -> None:
+    for hit in hits:
+        title = hit.get("title", "untitled")
+        by = f" by {hit['artist']}" if "artist" in hit else ""
+        console.print(f"  {hit['similarity']:.3f}  {title}{by}  {hit['item'][:20]}", markup=False)
 
 
 # -- care --------------------------------------------------------------------------------------------------

@@ -134,6 +134,15 @@ def test_words_find_pictures_and_tracks(house: House, spring: list[dict[str, Any
     assert house.json("search", caption, "--kind", kind, "--limit", "1")[kind][0]["item"] == spring[0]["item"]
 
 
+def test_an_item_has_others_of_its_kind_that_are_like_it(house: House, spring: list[dict[str, Any]]) -> None:
+    item = next(report["item"] for report in spring if report["item"].startswith("artwork"))
+    found = house.json("similar", item, "--limit", "3")
+    assert len(found) == 3 and item not in [hit["item"] for hit in found]
+    assert all(hit["item"].startswith("artwork") and hit["item"] in ids(spring) for hit in found)
+    assert [hit["similarity"] for hit in found] == sorted((hit["similarity"] for hit in found), reverse=True)
+    assert house.get(f"/api/similar/artwork-{'0' * 64}").status_code == 404
+
+
 def test_bringing_the_same_in_again_changes_nothing(house: House, files: Path, spring: list[dict[str, Any]]) -> None:
     keys = house.all_keys()
     names = [report["file"] for report in spring]

@@ -11,7 +11,7 @@ from schemas.failures import Lasting
 from schemas.media import WHOLE, Kind
 from schemas.profile import Profile
 from schemas.records import CaptionBody, EmbedBody, IndexBody, Result, ScoreBody, Stage
-from schemas.spaces import RGB, RGB15, VA
+from schemas.spaces import RGB, RGB15, VA, Space
 from workers.contract import Array, Job, Outcome, StageWork, Tools
 from workers.models import unpack
 from workers.score import captions_of
@@ -38,10 +38,18 @@ def vectors_of(kind: Kind, needs: dict[Stage, Result], profile: Profile) -> dict
     if not isinstance(embedded, EmbedBody) or not isinstance(said, CaptionBody):
         raise Lasting("the record's results are mixed up.", "Withdraw the item and ingest it again.")
     vectors |= {name: unpack(text) for name, text in embedded.vectors.items()}
+    own = tag_space(profile, kind)
+    if own is not None:
+        vectors[own.name] = unpack(said.tag_vector)
+    return vectors
+
+
+def tag_space(profile: Profile, kind: Kind) -> Space | None:
+    """The space of the tag model's own vectors, for likeness within a kind; None where the profile has none."""
     for space in profile.spaces:
         if space.maker.split(":")[0] == TAG_SPACE_MAKER[kind] and kind in space.kinds:
-            vectors[space.name] = unpack(said.tag_vector)
-    return vectors
+            return space
+    return None
 
 
 async def index(batch: Sequence[Job], tools: Tools) -> list[Outcome]:

@@ -107,10 +107,13 @@ class PairingState:
     """What the wall shows."""
     basis: PairingBasis | None = None
     pins: Pins = ()
+    joins: list[tuple[datetime, int]] = field(default_factory=list)
+    """When how many items joined, since the snapshot that was read."""
 
     def apply(self, revision: PairingRevision) -> None:
         """Go one revision on."""
         self.number = revision.number
+        self.joins.append((revision.made, len(revision.joined)))
         for entry in revision.joined:
             item, version = entry.rsplit("@", 1)
             self.members[item] = version
