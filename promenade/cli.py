@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -362,6 +363,9 @@ def watch(
 
     async def work() -> int:
         stop = asyncio.Event()
+        # What is in hand is finished; a watcher that was started in the background hears SIGINT too.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
         async with changing(data) as (_, records, producer):
             say(f"watching {folder}; Ctrl-C stops")
             return await bring_in(
