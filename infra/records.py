@@ -349,7 +349,7 @@ class Records:
         state = await self.state(item)
         if state.buried < 0:
             return 0
-        gone = [key for key in state.keys if self._is_buried(state, key, ITEMS + item)]
+        gone = self.left_behind(state)
         for prefix in (f"media/{split_item_id(item)[1]}/", f"renditions/{item}/"):
             for info in await self.objects.list(prefix):
                 if _generation_of(info.key[len(prefix) :].split("/")[0], state) <= state.buried:
@@ -358,6 +358,11 @@ class Records:
             self._memory.pop(key, None)
         await self.objects.delete(gone)
         return len(gone)
+
+    @classmethod
+    def left_behind(cls, state: ItemState) -> list[str]:
+        """Keys of withdrawn generations that are still there, whether or not a later generation lives."""
+        return [key for key in state.keys if cls._is_buried(state, key, ITEMS + state.item)]
 
     @staticmethod
     def _is_buried(state: ItemState, key: str, prefix: str) -> bool:

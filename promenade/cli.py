@@ -108,6 +108,8 @@ def carry_out(work: Awaitable[T]) -> T:
         say(plain(trouble))
     except Lasting as failure:
         say(str(failure))
+    except OSError as error:
+        say(f"{error.filename or 'the system'}: {error.strerror or error}")
     except KeyboardInterrupt:
         say("stopped; what was done stays done, and the same command goes on from there")
         raise typer.Exit(130) from None
@@ -261,7 +263,7 @@ def _when(seconds: float) -> str:
 def _ask_worker(data: Path, path: str) -> Any:
     try:
         settings = running_settings(data)
-        answer = httpx.get(f"http://{settings.http_host}:{settings.http_port}{path}", timeout=5.0, trust_env=False)
+        answer = httpx.get(f"{settings.api_address}{path}", timeout=5.0, trust_env=False)
         return answer.json() if answer.status_code == 200 else None
     except (StackError, ValidationError, httpx.HTTPError, ValueError):
         return None
@@ -482,8 +484,7 @@ def _ask_api(data: Path, path: str, query: dict[str, Any]) -> Any:
     """What the worker's API answers; trouble becomes one sentence and exit status 1."""
     try:
         settings = running_settings(data)
-        address = f"http://{settings.http_host}:{settings.http_port}{path}"
-        answer = httpx.get(address, params=query, timeout=30.0, trust_env=False)
+        answer = httpx.get(f"{settings.api_address}{path}", params=query, timeout=30.0, trust_env=False)
     except (StackError, ValidationError) as error:
         say(str(error))
         raise typer.Exit(1) from None

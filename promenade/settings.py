@@ -61,14 +61,15 @@ class Settings(BaseSettings):
     )
 
     inference: str = Field("127.0.0.1:7614", description="Triton's gRPC address as host:port.")
-    inference_metrics: str | None = Field(None, description="Address of Triton's /metrics page, if it is open.")
 
     qdrant_url: str | None = Field(None, description="Qdrant server; none means local mode in <data>/qdrant.")
     qdrant_api_key: SecretStr | None = None
 
     http_host: str = LOOPBACK
     http_port: int = Field(EMBEDDED_FIRST_PORT, ge=1, le=65535)
-    api_token: SecretStr | None = Field(None, description="What callers of changing API calls must show.")
+    api: str | None = Field(
+        None, description="Web address of the API that commands ask; none means http_host and http_port."
+    )
 
     profile: Path = Field(CLONE / "model_repository" / "edge.toml", description="Models, versions and spaces.")
     serving: Path = Field(CLONE / ".serving", description="Virtual environment of the embedded Triton (numpy < 2).")
@@ -104,7 +105,7 @@ class Settings(BaseSettings):
         split_address(value)
         return value.strip()
 
-    @field_validator("inference_metrics", "qdrant_url")
+    @field_validator("api", "qdrant_url")
     @classmethod
     def _is_a_web_address(cls, value: str | None) -> str | None:
         if value is None or not value.strip():
@@ -123,6 +124,11 @@ class Settings(BaseSettings):
                 f"broker_security {self.broker_security} needs PROMENADE_BROKER_USER and PROMENADE_BROKER_PASSWORD"
             )
         return self
+
+    @property
+    def api_address(self) -> str:
+        """Where commands find the API."""
+        return self.api or f"http://{self.http_host}:{self.http_port}"
 
     @property
     def brokers(self) -> list[str]:

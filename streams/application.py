@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +32,16 @@ worker is replaced soon; longer than any pause of a busy event loop on 2 cores t
 
 _BUFFER: Final = 64
 """Messages that Faust holds for one stream; beyond that it stops fetching: back-pressure reaches the broker."""
+
+
+def credentials_of(connection: Connection) -> faust.types.auth.CredentialsT | None:
+    """Faust's credentials for a connection: with TLS where `security` says so, with a user where one is given."""
+    secure = ssl.create_default_context() if connection.security in ("SSL", "SASL_SSL") else None
+    if connection.security.startswith("SASL"):
+        return faust.SASLCredentials(
+            username=connection.user, password=connection.password, mechanism="PLAIN", ssl_context=secure
+        )
+    return None if secure is None else faust.SSLCredentials(secure)
 
 
 class Application:
@@ -60,15 +71,10 @@ class Application:
         self._group = group
         self.assigned: set[TP] = set()
         self.consuming = False
-        credentials = None
-        if connection.user is not None:
-            credentials = faust.SASLCredentials(
-                username=connection.user, password=connection.password, mechanism="PLAIN"
-            )
         self._app = faust.App(
             group,
             broker=[f"kafka://{server}" for server in connection.servers.split(",")],
-            broker_credentials=credentials,
+            broker_credentials=credentials_of(connection),
             store="memory://",
             datadir=str(folder),
             web_enabled=False,

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from infra.objects import NotFound
 from infra.records import ItemState, Records, media_key, rendition_key
@@ -114,23 +114,31 @@ class Ingest:
             Passing: a part stayed away for longer than `PATIENCE_SECONDS`.
         """
         running: set[asyncio.Task[Report]] = set()
+        following: asyncio.Task[Source | Report | None] | None = None
+        ended = False
         try:
-            async for source in sources:
-                if isinstance(source, Report):
-                    yield source
-                    continue
-                running.add(asyncio.create_task(self._add_patiently(source, collection)))
-                if len(running) >= SIDE_BY_SIDE:
-                    done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                    for task in done:
-                        yield task.result()
-            while running:
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
+            while running or not ended:
+                # The next source and the files in hand are waited for together, so that a file is reported when it
+                # is done, also where the next one comes much later or never (a watched folder).
+                if following is None and not ended and len(running) < SIDE_BY_SIDE:
+                    following = asyncio.create_task(_next(sources))
+                waited: set[asyncio.Task[Any]] = {*running} if following is None else {*running, following}
+                done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                for task in [each for each in running if each in done]:
+                    running.discard(task)
                     yield task.result()
+                if following is None or following not in done:
+                    continue
+                source, following = following.result(), None
+                if source is None:
+                    ended = True
+                elif isinstance(source, Report):
+                    yield source
+                else:
+                    running.add(asyncio.create_task(self._add_patiently(source, collection)))
         finally:
-            for task in running:
-                task.cancel()
+            for left in (*running, *(() if following is None else (following,))):
+                left.cancel()
 
     async def _add_patiently(self, source: Source, collection: str) -> Report:
         return await patiently(lambda: self.add(source, collection), self._say)
@@ -279,6 +287,11 @@ class Ingest:
         """Microseconds since 1970, never twice the same in one run."""
         self._last_sequence = max(self._last_sequence + 1, time.time_ns() // 1000)
         return self._last_sequence
+
+
+async def _next(sources: AsyncIterator[Source | Report]) -> Source | Report | None:
+    """The next source, or None at the end."""
+    return await anext(sources, None)
 
 
 def read_file(path: Path, limit: int) -> bytes:

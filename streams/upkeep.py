@@ -324,7 +324,7 @@ class Reconciler:
         """Withdrawn items of which something is left: their takedown is announced again."""
         events: list[Event] = []
         for state in states:
-            if state.buried >= 0 and any("/tombstones/" not in key for key in state.keys) and not state.alive:
+            if self._records.left_behind(state):
                 events.append(Withdrawn(trace=new_trace(), item=state.item, generation=state.buried))
                 counts[WITHDRAW] = counts.get(WITHDRAW, 0) + 1
         return events

@@ -110,7 +110,7 @@ def test_nothing_starts_without_secrets_and_the_message_says_what_to_do(tmp_path
 def test_each_single_secret_is_demanded(env_file: Path, tmp_path: Path) -> None:
     variables = variables_of(env_file)
     secrets = set(variables) - {"COMPOSE_PROFILES", "PROMENADE_MODELS"}
-    assert len(secrets) == 6
+    assert len(secrets) == 5
     for missing in sorted(secrets):
         partial = tmp_path / missing
         partial.write_text("".join(f"{name}={value}\n" for name, value in variables.items() if name != missing))
@@ -150,7 +150,7 @@ def test_made_secrets_are_private_random_and_well_formed(tmp_path: Path) -> None
     one, other = variables_of(first), variables_of(second)
     for name in set(one) - {"COMPOSE_PROFILES", "PROMENADE_MODELS"}:
         assert one[name] != other[name], f"{name} is the same twice"
-    for name in ("PROMENADE_S3_SECRET_KEY", "PROMENADE_API_TOKEN", "QDRANT_API_KEY", "QDRANT_READ_ONLY_KEY"):
+    for name in ("PROMENADE_S3_SECRET_KEY", "QDRANT_API_KEY", "QDRANT_READ_ONLY_KEY"):
         assert re.fullmatch(r"[0-9a-f]{48}", one[name]), name
     assert one["QDRANT_API_KEY"] != one["QDRANT_READ_ONLY_KEY"]
     assert re.fullmatch(r"[A-Za-z0-9]{22}", one["KAFKA_CLUSTER_ID"])
@@ -262,7 +262,6 @@ def test_credentials_go_only_to_those_who_use_them(services: dict[str, dict[str,
         "PROMENADE_S3_SECRET_KEY": OURS | {"minio"},
         "QDRANT_API_KEY": OURS | {"qdrant"},
         "QDRANT_READ_ONLY_KEY": {"qdrant", "prometheus"},
-        "PROMENADE_API_TOKEN": OURS,
     }
     for variable, expected in users.items():
         holders = {name for name, service in services.items() if values[variable] in json.dumps(service)}

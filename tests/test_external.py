@@ -255,8 +255,15 @@ def test_a_part_that_is_away_is_waited_for_visibly(crew: Outside, tmp_path: Path
     crew("prepare")
     worker = crew.worker(collection)
     crew.ready()
+    # The models stand still while the files come in, so that there is work in hand when the part goes.
+    crew.stack.wait(crew.stack.parts.pause("models"))
     crew("ingest", files, "--collection", collection, "--no-wait")
+    until("events are in hand", lambda: in_hand(worker), 60, crew.logs)
+    if part == "models":
+        crew.stack.wait(crew.stack.parts.resume("models"))
     crew.stack.wait(crew.stack.parts.kill(part))
+    if part != "models":
+        crew.stack.wait(crew.stack.parts.resume("models"))
     gone = time.monotonic()
     waiting = until(
         f"a stage waits for the {PARTS[part]}",
@@ -285,6 +292,11 @@ def test_a_part_that_is_away_is_waited_for_visibly(crew: Outside, tmp_path: Path
     print(f"{part}: all through {time.monotonic() - back:.1f} s after it was back")
     assert worker.waits_for() == {}
     check_whole(crew, files, collection)
+
+
+def in_hand(worker: Worker) -> bool:
+    answer = worker.get("/api/waiting")
+    return answer is not None and any(stage["in_flight"] for stage in answer.json().values())
 
 
 def _through(crew: Outside, worker: Worker) -> bool:

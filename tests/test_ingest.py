@@ -361,3 +361,18 @@ async def test_the_same_file_without_catalogue_data_takes_nothing_away(
     assert (await ingest.add(source(colours[0]), "spring")).outcome is Outcome.KNOWN
     assert (await records.revision(identity(colours[0]), (0, 1))).catalogue == Catalogue(title="Sea")
     assert (await records.state(identity(colours[0]))).latest == (0, 1)
+
+
+async def test_a_file_is_reported_when_it_is_done_though_the_next_one_never_comes(
+    ingest: Ingest, colours: list[bytes]
+) -> None:
+    never = asyncio.Event()
+
+    async def sources() -> AsyncIterator[Source | Report]:
+        yield source(colours[0])
+        await never.wait()
+
+    reports = ingest.add_all(sources(), "spring")
+    report = await asyncio.wait_for(anext(reports), 60)
+    assert report.outcome is Outcome.NEW
+    await reports.aclose()  # type: ignore[attr-defined]

@@ -205,3 +205,17 @@ async def test_memory_of_immutable_objects_is_bounded(object_store: Reached, rec
         item = await put_item(records, f"{number}")
         await small.revision(item, (0, 1))
     assert len(small._memory) == 3
+
+
+def test_what_a_takedown_left_is_seen_though_a_later_generation_lives() -> None:
+    item = "artwork-" + "a" * 64
+    keys = [
+        f"items/{item}/tombstones/000000.json",
+        f"items/{item}/revisions/000000.000001.json",
+        f"items/{item}/results/caption/000000.000001/{'0' * 32}.json",
+        f"items/{item}/revisions/000001.000001.json",
+        f"items/{item}/memberships/000001/spring.json",
+    ]
+    (state,) = states_from(ObjectInfo(key, 1, now()) for key in sorted(keys))
+    assert state.alive
+    assert sorted(Records.left_behind(state)) == sorted(keys[1:3])

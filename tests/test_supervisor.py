@@ -229,7 +229,6 @@ def test_no_secret_is_on_a_command_line_or_in_a_log(undisturbed: Running) -> Non
         for value in (
             undisturbed.settings.s3_access_key,
             undisturbed.settings.s3_secret_key,
-            undisturbed.settings.api_token,
         )
         if value is not None
     ]

@@ -78,7 +78,7 @@ def test_the_whole_stack_comes_up_bears_kills_keeps_secrets_and_stops_in_time(tm
 
         secrets = [
             value.get_secret_value()
-            for value in (settings.s3_access_key, settings.s3_secret_key, settings.api_token)
+            for value in (settings.s3_access_key, settings.s3_secret_key)
             if value is not None
         ]
         logs = {path.name: path.read_bytes() for path in (settings.data / "logs").iterdir()}

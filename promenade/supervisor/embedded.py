@@ -49,9 +49,7 @@ def embedded_settings(data: Path | None = None, *, first_port: int | None = None
             "s3_secret_key": secrets.s3_secret_key,
             "s3_secure": False,
             "inference": f"{LOOPBACK}:{placed.triton_grpc_port}",
-            "inference_metrics": f"http://{LOOPBACK}:{placed.triton_metrics_port}/metrics",
             "http_host": LOOPBACK,
-            "api_token": placed.api_token or secrets.api_token,
         }
     )
 

@@ -24,13 +24,12 @@ _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 class Secrets(BaseModel):
-    """Credentials of the embedded object store, and the token of the HTTP API."""
+    """Credentials of the embedded object store."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     s3_access_key: SecretStr
     s3_secret_key: SecretStr
-    api_token: SecretStr
 
 
 def load_or_make_secrets(data: Path) -> Secrets:
@@ -40,8 +39,9 @@ def load_or_make_secrets(data: Path) -> Secrets:
     """
     path = data / FILE_NAME
     if not path.exists():
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        data.chmod(0o700)
+        if not data.exists():
+            # A folder that a person made keeps its rights: the secrets' own are enough.
+            data.mkdir(mode=0o700, parents=True)
         _write(path, _new_secrets())
     return _read(path)
 
@@ -56,7 +56,6 @@ def _new_secrets() -> dict[str, str]:
     return {
         "s3_access_key": secrets.token_hex(10),
         "s3_secret_key": secrets.token_urlsafe(30),
-        "api_token": secrets.token_urlsafe(30),
     }
 
 
