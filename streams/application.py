@@ -30,6 +30,11 @@ SESSION_SECONDS: Final = 10.0
 """How long the broker waits for a silent worker before it gives its partitions to another: short, so that a killed
 worker is replaced soon; longer than any pause of a busy event loop on 2 cores that was seen."""
 
+FETCH_WAIT_MILLISECONDS: Final = 400
+"""How long a broker may hold an empty fetch. Faust asks for 1500, which costs nothing where the broker answers as
+soon as an event comes; one that only looks again when about half of the wait is over (the embedded one) would add
+0.7 s to every step of an item's way, five times in a row. With this it is about 0.15 s."""
+
 _BUFFER: Final = 64
 """Messages that Faust holds for one stream; beyond that it stops fetching: back-pressure reaches the broker."""
 
@@ -141,7 +146,17 @@ class Application:
 
     async def _assigned(self, _app: Any, assigned: Any, *_: Any, **__: Any) -> None:
         self.assigned = set(assigned)
+        self._fetch_promptly()
         self.consuming = True
+
+    def _fetch_promptly(self) -> None:
+        """Faust has no setting for how long a fetch may be held, so the client's own field is set."""
+        thread = getattr(self._app._consumer, "_thread", None)
+        fetcher: Any = getattr(getattr(thread, "_consumer", None), "_fetcher", None)
+        if hasattr(fetcher, "_fetch_max_wait_ms"):
+            fetcher._fetch_max_wait_ms = FETCH_WAIT_MILLISECONDS
+        else:
+            log.warning("how long a fetch may be held could not be set: steps may follow each other slowly")
 
     async def start(self) -> None:
         """Join the consumer group and start consuming; returns when the services are up."""
