@@ -170,6 +170,11 @@ def growth(sizes: Sequence[int], profile: Path, work: Path, warm: Collection) ->
     return {"runs": runs}
 
 
+def effort(entry: Result) -> float:
+    """Processor seconds an item."""
+    return total(entry["processor"]) / int(entry["items"])
+
+
 def end_rates(arrivals: Sequence[float]) -> list[float]:
     """Items a second among the first and among the last items of a run that reached the pairing."""
     count = min(WINDOW, len(arrivals) // 2)
@@ -373,13 +378,15 @@ def growth_report(section: Result) -> str:
     """Rates and memory by size."""
     runs = section["runs"]
     first = middle(each["rate"] for each in (runs[0], runs[-1]))
+    small = middle(effort(each) for each in (runs[0], runs[-1]))
     largest = max(runs, key=lambda each: int(each["items"]))
     rows = [
         [
             each["items"],
             f"{each['rate'] / first:.2f}",
             f"{each['ends'][1] / each['ends'][0]:.2f}" if each["ends"] else "",
-            f"{total(each['processor']) / each['items'] / (total(runs[0]['processor']) / runs[0]['items']):.2f}",
+            f"{effort(each) / effort(runs[0]):.2f}",
+            f"{each['others']:.1f}",
         ]
         for each in runs
     ]
@@ -395,11 +402,14 @@ def growth_report(section: Result) -> str:
                     "rate",
                     f"last {WINDOW} by first {WINDOW} of the run",
                     "processor seconds an item, by the first run's",
+                    "cores that other programs used meanwhile",
                 ],
                 rows,
             ),
             f"Rate at {largest['items']} by rate at {runs[0]['items']}: "
-            f"{verdict(largest['rate'] / first, 0.9, below=False)}.\n",
+            f"{verdict(largest['rate'] / first, 0.9, below=False)}. Where other programs took cores meanwhile, rates "
+            "say little; processor seconds an item, which stay equal where the work does not grow, say more: at "
+            f"{largest['items']} they are {effort(largest) / small:.2f} of those at {runs[0]['items']}.\n",
             f"### Memory over the run of {largest['items']} pictures (resident, MB; slope by least squares after "
             "the first fifth)\n",
             table(
@@ -430,18 +440,22 @@ def machine() -> str:
         platform.machine(),
     )
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if _there(name))
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
+    return (
+        f"{psutil.cpu_count()} cores ({model}), {psutil.virtual_memory().total / 2**30:.0f} GiB, "
+        f"{platform.system()} {platform.release()}, Python {platform.python_version()}; {versions}."
+    )
+
+
+def commit() -> str:
+    """The commit that is measured."""
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],  # noqa: S607
         cwd=CLONE,
         capture_output=True,
         text=True,
         check=False,
     ).stdout.strip()
-    return (
-        f"{psutil.cpu_count()} cores ({model}), {psutil.virtual_memory().total / 2**30:.0f} GiB, "
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}; {versions}; "
-        f"Promenade at {commit or 'an unknown commit'}."
-    )
+    return told or "an unknown commit"
 
 
 def _there(name: str) -> bool:
@@ -524,7 +538,7 @@ def main() -> None:
     for name in chosen:
         say(f"section {name}")
         found = sections[name]()
-        found["when"] = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        found["when"] = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC at {commit()}"
         found["note"] = f" ({arguments.note})" if arguments.note else ""
         (work / f"{name}.json").write_text(json.dumps(found))
     text = report(work)
