@@ -74,6 +74,7 @@ class Application:
         self._runners = runners
         self._connection = connection
         self._group = group
+        self._folder = folder
         self.assigned: set[TP] = set()
         self.consuming = False
         self._app = faust.App(
@@ -160,6 +161,7 @@ class Application:
 
     async def start(self) -> None:
         """Join the consumer group and start consuming; returns when the services are up."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._app.finalize()
         await self._app.start()
 
