@@ -212,6 +212,19 @@ def sentence_case(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def level_of(value: float, steps: tuple[tuple[float, str, float], ...], last: tuple[str, float]) -> tuple[str, float]:
+    """The word and confidence of the first step whose limit lies above the value, or the last ones."""
+    for limit, word, confidence in steps:
+        if value < limit:
+            return word, confidence
+    return last
+
+
+def third_of(value: float, low: float, high: float) -> int:
+    """0, 1 or 2: below `low`, between, or from `high` on."""
+    return 0 if value < low else 1 if value < high else 2
+
+
 def article(noun: str) -> str:
     """The noun with "a" or "an" before it."""
     return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"

@@ -18,7 +18,9 @@ from edge_models.captions import (
     compose,
     confidences,
     joined,
+    level_of,
     number,
+    third_of,
     turn_of,
 )
 from edge_models.picture_names import MOTIFS
@@ -205,7 +207,7 @@ def _motif(measurement: dict[str, Any], place: str | None) -> list[Sentence]:
 def _light(measurement: dict[str, Any]) -> Sentence:
     brightness = number(measurement, "light", "brightness", 0.0, 1.0)
     contrast = number(measurement, "light", "contrast", 0.0, 1.0)
-    light, sure = _level(
+    light, sure = level_of(
         brightness,
         (
             *((0.26, "very dark", 0.9), (0.42, "dark", 0.8), (0.52, "subdued", 0.6)),
@@ -213,7 +215,7 @@ def _light(measurement: dict[str, Any]) -> Sentence:
         ),
         ("very bright", 0.9),
     )
-    strength, said = _level(contrast, ((0.3, "soft", 0.7), (0.6, "moderate", 0.4)), ("strong", 0.7))
+    strength, said = level_of(contrast, ((0.3, "soft", 0.7), (0.6, "moderate", 0.4)), ("strong", 0.7))
     salience = abs(brightness - 0.55) * 2.4 + abs(contrast - 0.55) * 0.9 + 0.15
     if not light:
         return Sentence(
@@ -244,7 +246,7 @@ def _colour(measurement: dict[str, Any]) -> Sentence:
     saturation = number(measurement, "colour", "saturation", 0.0, 1.0)
     warmth = number(measurement, "colour", "warmth", -1.0, 1.0)
     monochrome = choice(measurement, "colour", "monochrome", (True, False))
-    strength, sure = _level(
+    strength, sure = level_of(
         saturation,
         (
             (0.1, "almost colourless", 0.8),
@@ -266,7 +268,7 @@ def _colour(measurement: dict[str, Any]) -> Sentence:
             0.9,
             offset=3,
         )
-    temperature, felt = _level(
+    temperature, felt = level_of(
         warmth,
         ((-0.45, "cool", 0.8), (-0.15, "slightly cool", 0.5), (0.2, "", 0.3), (0.6, "rather warm", 0.6)),
         ("warm", 0.8),
@@ -308,7 +310,7 @@ def _surface(measurement: dict[str, Any]) -> list[Sentence]:
     detail = number(measurement, "texture", "detail", 0.0, 1.0)
     roughness = number(measurement, "texture", "roughness", 0.0, 1.0)
     direction = choice(measurement, "texture", "direction", ("horizontal", "vertical", "diagonal", "none"))
-    surface, sure = _level(
+    surface, sure = level_of(
         detail * 0.6 + roughness * 0.4,
         ((0.3, "smooth", 0.8), (0.48, "quiet", 0.6), (0.66, "moderately detailed", 0.4), (0.76, "busy", 0.7)),
         ("dense and rough", 0.8),
@@ -406,7 +408,7 @@ def _mood(measurement: dict[str, Any], required: bool) -> Sentence:
     detail = number(measurement, "texture", "detail", 0.0, 1.0)
     pleasure = 0.69 * brightness + 0.22 * saturation + 0.04 * warmth
     arousal = -0.31 * brightness + 0.60 * saturation + 0.35 * detail + 0.20 * contrast
-    cell = (_third(pleasure, 0.42, 0.53), _third(arousal, 0.28, 0.42))
+    cell = (third_of(pleasure, 0.42, 0.53), third_of(arousal, 0.28, 0.42))
     words = _MOODS[cell]
     confidence = min(0.7, 0.4 + abs(pleasure - 0.475) + abs(arousal - 0.35) * 0.5)
     # The whole is given two words for its mood, a part one.
@@ -447,15 +449,3 @@ def _colours(measurement: dict[str, Any]) -> tuple[list[str], list[float]]:
 def _format(measurement: dict[str, Any]) -> str:
     form = choice(measurement, "composition", "format", ("landscape", "portrait", "square"))
     return {"landscape": "horizontal", "portrait": "upright", "square": "square"}[form]
-
-
-def _level(value: float, steps: tuple[tuple[float, str, float], ...], last: tuple[str, float]) -> tuple[str, float]:
-    """The word and confidence of the first step whose limit lies above the value, or the last ones."""
-    for limit, word, confidence in steps:
-        if value < limit:
-            return word, confidence
-    return last
-
-
-def _third(value: float, low: float, high: float) -> int:
-    return 0 if value < low else 1 if value < high else 2

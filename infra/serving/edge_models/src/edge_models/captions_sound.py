@@ -19,7 +19,9 @@ from edge_models.captions import (
     compose,
     confidences,
     joined,
+    level_of,
     number,
+    third_of,
     turn_of,
 )
 from edge_models.sound_names import SOUND_WORDS
@@ -273,10 +275,10 @@ def _pulse(measurement: dict[str, Any]) -> Sentence:
             offset=2,
         )
     about = f"about {round(beats)} beats a minute"
-    pace, certain = _level(
+    pace, certain = level_of(
         beats, ((72, "slow", 0.8), (100, "moderate", 0.6), (126, "brisk", 0.6), (152, "quick", 0.7)), ("fast", 0.8)
     )
-    stir = _third(_arousal(measurement), *STIR)
+    stir = third_of(_arousal(measurement), *STIR)
     against = stir == 0 if pace in ("brisk", "quick", "fast") else stir == 2 and pace == "slow"
     if sure < CLEAR or against:
         # Twice or half the figure may be meant, above all where the rest of the sound speaks against it, so no pace
@@ -348,7 +350,7 @@ def _key(measurement: dict[str, Any]) -> Sentence:
 def _density(measurement: dict[str, Any], place: str | None = None) -> Sentence:
     """How many tones begin in a second. With a place it opens the caption of a quarter and must be said."""
     onsets = number(measurement, "density", "onsets", 0.0, 60.0)
-    word, sure = _level(
+    word, sure = level_of(
         onsets,
         ((1.2, "sparse", 0.8), (2.8, "spacious", 0.6), (4.4, "flowing", 0.4), (6.0, "busy", 0.7)),
         ("dense", 0.8),
@@ -388,10 +390,10 @@ def _density(measurement: dict[str, Any], place: str | None = None) -> Sentence:
 def _loudness(measurement: dict[str, Any]) -> Sentence:
     level = number(measurement, "loudness", "level", -120.0, 20.0)
     span = number(measurement, "loudness", "range", 0.0, 120.0)
-    loud, sure = _level(
+    loud, sure = level_of(
         level, ((-30, "very soft", 0.9), (-25, "soft", 0.7), (-19, "of middling strength", 0.3)), ("loud", 0.7)
     )
-    change, said = _level(
+    change, said = level_of(
         span,
         (
             (4, "stays even throughout", 0.6),
@@ -414,7 +416,7 @@ def _loudness(measurement: dict[str, Any]) -> Sentence:
 
 def _colour(measurement: dict[str, Any]) -> Sentence:
     centroid = number(measurement, "brightness", "centroid", 0.0, 24_000.0)
-    word, sure = _level(
+    word, sure = level_of(
         centroid,
         ((700, "very dark", 0.8), (1_050, "dark", 0.7), (1_500, "warm", 0.5), (2_200, "clear", 0.5)),
         ("bright", 0.8),
@@ -468,7 +470,7 @@ def _mood(measurement: dict[str, Any], required: bool) -> Sentence:
         + 0.15 * (_within(centroid, 600.0, 2_400.0) - 0.45)
         + 0.60 * (tags.get("happy", 0.0) - tags.get("sad", 0.0))
     )
-    words = _MOODS[(_third(pleasure, 0.42, 0.58), _third(arousal, *STIR))]
+    words = _MOODS[(third_of(pleasure, 0.42, 0.58), third_of(arousal, *STIR))]
     confidence = min(0.7, 0.35 + abs(pleasure - 0.5) + abs(arousal - 0.48) * 0.6)
     # The whole is given two words for its mood, a part one.
     also = [f" and {word}" if required else "" for word in words]
@@ -483,18 +485,6 @@ def _mood(measurement: dict[str, Any], required: bool) -> Sentence:
         None if required else 3.0,
         offset=2,
     )
-
-
-def _level(value: float, steps: tuple[tuple[float, str, float], ...], last: tuple[str, float]) -> tuple[str, float]:
-    """The word and confidence of the first step whose limit lies above the value, or the last ones."""
-    for limit, word, confidence in steps:
-        if value < limit:
-            return word, confidence
-    return last
-
-
-def _third(value: float, low: float, high: float) -> int:
-    return 0 if value < low else 1 if value < high else 2
 
 
 def _within(value: float, low: float, high: float) -> float:
