@@ -107,7 +107,7 @@ class PairingState:
     """What the wall shows."""
     basis: PairingBasis | None = None
     pins: Pins = ()
-    joins: list[tuple[datetime, int]] = field(default_factory=list)
+    joins: list[tuple[datetime, int]] = field(default_factory=list, compare=False)
     """When how many items joined, since the snapshot that was read."""
 
     def apply(self, revision: PairingRevision) -> None:
