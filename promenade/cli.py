@@ -1,6 +1,6 @@
-"""The command line: `promenade`. Each command says what it does, takes `--json` where a program may want it, and
-ends with 0 (done), 1 (it could not be done; the last line says why), 2 (wrong usage) or 3 (done, but some files
-were refused).
+"""The command line: `promenade`. Each command says what it does, takes `--json` for programs (but `worker`, which
+serves until it is stopped), and ends with 0 (done), 1 (it could not be done; the last line says why), 2 (wrong
+usage) or 3 (done, but some files were refused).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from schemas.events import Event
 from schemas.failures import Lasting, Passing, Refused
 from schemas.media import Kind
 from schemas.profile import Profile
-from schemas.records import ExhibitionSettings, now
+from schemas.records import ExhibitionSettings, Tombstone, now
 from streams import exhibitions, upkeep
 from streams.sources import from_bucket, from_paths, from_watched
 from workers.pair import as_asked, read_state
@@ -94,6 +94,12 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(plain_value, indent=2, ensure_ascii=False) + "\n")
 
 
+def print_json_line(value: Any) -> None:
+    """One JSON document on a line of its own, at once: for commands that go on telling."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
 def carry_out(work: Awaitable[T]) -> T:
     """Run a command's work; trouble becomes one sentence and exit status 1."""
 
@@ -126,24 +132,38 @@ def up(
     ports_from: Annotated[
         int | None, typer.Option(help="Lay all ports out from this one on.", min=1024, max=HIGHEST_FIRST_PORT)
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --detach: print JSON for programs, as `status` does of the stack.")
+    ] = False,
 ) -> None:
     """Start the embedded stack and keep it up (Ctrl-C stops it)."""
+    if as_json and not detach:
+        say("--json needs --detach: what stays in the foreground has no end to report.")
+        raise typer.Exit(2)
     try:
         settings = embedded_settings(data, first_port=ports_from)
-        start_stack(settings, foreground=not detach)
+        if as_json:
+            start_stack(settings, foreground=False, say=say)
+        else:
+            start_stack(settings, foreground=not detach)
     except (StackError, ValidationError) as error:
         say(str(error))
         raise typer.Exit(1) from None
+    if as_json:
+        state = stack_state(data.resolve())
+        print_json({"stack": None if state is None else state.model_dump(mode="json")})
 
 
 @application.command()
-def down(data: Data = DEFAULT_DATA) -> None:
+def down(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
     """Stop the embedded stack of a data folder."""
     try:
-        stop_stack(data)
+        stopped = stop_stack(data, say=say) if as_json else stop_stack(data)
     except StackError as error:
         say(str(error))
         raise typer.Exit(1) from None
+    if as_json:
+        print_json({"data": str(data.resolve()), "stopped": stopped})
 
 
 @application.command()
@@ -167,10 +187,10 @@ def worker(
 
 
 @application.command()
-def prepare() -> None:
+def prepare(as_json: AsJson = False) -> None:
     """Make the bucket, the topics and the vector collections that external parts lack; safe to repeat."""
 
-    async def work() -> None:
+    async def work() -> dict[str, Any]:
         settings = Settings()
         objects = objects_of(settings)
         try:
@@ -186,10 +206,13 @@ def prepare() -> None:
                 await vectors.prepare()
                 await vectors.close()
                 say("vector collections: there")
+            return {"bucket": settings.bucket, "topics_made": made, "vectors": settings.qdrant_url is not None}
         finally:
             objects.close()
 
-    carry_out(work())
+    done = carry_out(work())
+    if as_json:
+        print_json(done)
 
 
 @application.command()
@@ -359,6 +382,7 @@ def watch(
     folder: Annotated[Path, typer.Argument(help="The folder that fills up.", exists=True, file_okay=False)],
     collection: Annotated[str, typer.Option(help="Name of the collection.")],
     data: Data = DEFAULT_DATA,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs, one line a file.")] = False,
 ) -> None:
     """Bring in what lies in a folder and whatever is put there, until Ctrl-C."""
     check_collection(collection)
@@ -371,7 +395,14 @@ def watch(
         async with changing(data) as (_, records, producer):
             say(f"watching {folder}; Ctrl-C stops")
             return await bring_in(
-                from_watched(folder, stop), collection, records, producer, wait=False, console=errors, endless=True
+                from_watched(folder, stop),
+                collection,
+                records,
+                producer,
+                wait=False,
+                console=errors,
+                endless=True,
+                as_json=print_json_line if as_json else None,
             )
 
     raise typer.Exit(carry_out(work()))
@@ -522,16 +553,20 @@ def withdraw(
     item: Annotated[str, typer.Argument(help="An item's id.")],
     data: Data = DEFAULT_DATA,
     reason: Annotated[str, typer.Option(help="Kept with the tombstone.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Take an item down everywhere: bytes, captions, vectors, pairs. Only the mark of the takedown stays."""
 
-    async def work() -> None:
+    async def work() -> Tombstone:
         async with changing(data) as (_, records, producer):
             identity = await whole_id(records, item)
-            await upkeep.withdraw(records, publisher(producer), identity, reason)
+            tombstone = await upkeep.withdraw(records, publisher(producer), identity, reason)
             say(f"withdrawn: {identity}; the stores forget it within seconds")
+            return tombstone
 
-    carry_out(work())
+    tombstone = carry_out(work())
+    if as_json:
+        print_json(tombstone)
 
 
 @collection_commands.command("remove")
@@ -539,23 +574,29 @@ def collection_remove(
     collection: Annotated[str, typer.Argument(help="Name of the collection.")],
     items: Annotated[list[str], typer.Argument(help="Ids of the items that leave it.")],
     data: Data = DEFAULT_DATA,
+    as_json: AsJson = False,
 ) -> None:
     """Take items out of one collection; they stay in the house and in their other collections."""
     check_collection(collection)
 
-    async def work() -> int:
-        missing = 0
+    async def work() -> tuple[list[str], list[str]]:
+        left: list[str] = []
+        absent: list[str] = []
         async with changing(data) as (_, records, producer):
             for item in items:
                 identity = await whole_id(records, item)
                 if await upkeep.leave_collection(records, publisher(producer), identity, collection):
+                    left.append(identity)
                     say(f"{identity} left {collection}")
                 else:
-                    missing += 1
+                    absent.append(identity)
                     say(f"{identity} is not in {collection}")
-        return 1 if missing else 0
+        return left, absent
 
-    raise typer.Exit(carry_out(work()))
+    left, absent = carry_out(work())
+    if as_json:
+        print_json({"collection": collection, "left": left, "absent": absent})
+    raise typer.Exit(1 if absent else 0)
 
 
 @application.command()
@@ -577,11 +618,13 @@ def reconcile(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
 
 
 @application.command()
-def compact(data: Data = DEFAULT_DATA) -> None:
+def compact(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
     """Make the event log small: recreate the topics once nothing waits. The stack must be down."""
     from promenade.compaction import compact as work
 
-    carry_out(work(data, say))
+    done = carry_out(work(data, say))
+    if as_json:
+        print_json({"removed": list(done.removed), "made": list(done.made), "partitions": done.partitions})
 
 
 @dead_letters.command("list")
@@ -603,7 +646,9 @@ def dead_letters_list(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> Non
 
 @dead_letters.command("show")
 def dead_letters_show(
-    key: Annotated[str, typer.Argument(help="As `list` prints it.")], data: Data = DEFAULT_DATA
+    key: Annotated[str, typer.Argument(help="As `list` prints it.")],
+    data: Data = DEFAULT_DATA,
+    as_json: Annotated[bool, typer.Option("--json", help="It is JSON in any case.")] = True,
 ) -> None:
     """One dead letter, whole, as JSON."""
 
@@ -633,9 +678,10 @@ def dead_letters_retry(
     keys: Annotated[list[str] | None, typer.Argument(help="As `list` prints them; none with --all.")] = None,
     data: Data = DEFAULT_DATA,
     every: Annotated[bool, typer.Option("--all", help="Every one that can be retried.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Announce what was set aside again."""
-    _each_letter(keys, every, data, upkeep.retry, "announced again")
+    _each_letter(keys, every, data, upkeep.retry, "announced again", as_json)
 
 
 @dead_letters.command("drop")
@@ -643,34 +689,39 @@ def dead_letters_drop(
     keys: Annotated[list[str] | None, typer.Argument(help="As `list` prints them; none with --all.")] = None,
     data: Data = DEFAULT_DATA,
     every: Annotated[bool, typer.Option("--all", help="Every one.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Forget dead letters; the items stay as they are."""
 
     async def drop(records: Records, _: Any, key: str) -> None:
         await upkeep.drop(records, key)
 
-    _each_letter(keys, every, data, drop, "dropped")
+    _each_letter(keys, every, data, drop, "dropped", as_json)
 
 
-def _each_letter(keys: Sequence[str] | None, every: bool, data: Path, action: Any, done: str) -> None:
+def _each_letter(keys: Sequence[str] | None, every: bool, data: Path, action: Any, done: str, as_json: bool) -> None:
     if bool(keys) == every:
         say("name the dead letters, or say --all")
         raise typer.Exit(2)
 
-    async def work() -> int:
-        failed = 0
+    async def work() -> list[dict[str, Any]]:
+        told: list[dict[str, Any]] = []
         async with changing(data) as (_, records, producer):
             chosen = [key for key, _ in await records.dead_letters()] if every else list(keys or ())
             for key in chosen:
                 try:
                     await action(records, publisher(producer), check_letter(key))
+                    told.append({"key": key, "done": True, "reason": ""})
                     say(f"{done}: {key}")
                 except Refused as error:
-                    failed += 1
+                    told.append({"key": key, "done": False, "reason": str(error)})
                     say(str(error))
-        return 1 if failed else 0
+        return told
 
-    raise typer.Exit(carry_out(work()))
+    told = carry_out(work())
+    if as_json:
+        print_json(told)
+    raise typer.Exit(0 if all(each["done"] for each in told) else 1)
 
 
 # -- exhibitions -------------------------------------------------------------------------------------------
@@ -873,7 +924,7 @@ def exhibition_show(name: ExhibitionName, data: Data = DEFAULT_DATA, as_json: As
 
 
 @exhibition_commands.command("delete")
-def exhibition_delete(name: ExhibitionName, data: Data = DEFAULT_DATA) -> None:
+def exhibition_delete(name: ExhibitionName, data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
     """Remove an exhibition with its pairing. Its items stay in the house."""
 
     async def work() -> None:
@@ -882,6 +933,8 @@ def exhibition_delete(name: ExhibitionName, data: Data = DEFAULT_DATA) -> None:
             say(f"deleted: exhibition {name}; its pairing is forgotten within seconds")
 
     carry_out(work())
+    if as_json:
+        print_json({"exhibition": name, "deleted": True})
 
 
 def _pin(name: str, artwork: str, track: str, data: Path, wait: bool, as_json: bool, how: Any) -> None:
@@ -930,20 +983,28 @@ def exhibition_unpin(
 @models_commands.command("build")
 def models_build(
     offline: Annotated[bool, typer.Option("--offline", help="Use what was downloaded before.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make model_repository/edge from published packages: download, convert, check, keep."""
     python = CLONE / ".serving" / "bin" / "python"
     if not python.exists():
         say(f"the serving environment is missing ({python.parent.parent}); `make setup` makes it.")
         raise typer.Exit(1)
-    command = [str(python), "-m", "edge_models.build", "--repository", str(CLONE / "model_repository" / "edge")]
-    raise typer.Exit(subprocess.run(command + (["--offline"] if offline else []), check=False).returncode)  # noqa: S603
+    repository = CLONE / "model_repository" / "edge"
+    command = [str(python), "-m", "edge_models.build", "--repository", str(repository)]
+    status = subprocess.run(  # noqa: S603 - our own module in our own environment
+        command + (["--offline"] if offline else []), stdout=sys.stderr if as_json else None, check=False
+    ).returncode
+    if as_json:
+        print_json({"repository": str(repository), "built": status == 0})
+    raise typer.Exit(status)
 
 
 @application.command()
 def demo(
     data: Data = DEFAULT_DATA,
     made: Annotated[bool, typer.Option("--made", help="Use a made collection instead of fetching samples.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs, as `pairs` does.")] = False,
 ) -> None:
     """The main job from start to end on sample pictures and recordings."""
 
@@ -954,8 +1015,15 @@ def demo(
         with contextlib.suppress(StackError):
             stop_stack(data, say=say)
 
+    async def look() -> Any:
+        async with reading(data, say) as (_, records):
+            return await pairs_view(records)
+
     try:
-        raise typer.Exit(demo_journey(data, console, errors, start, stop, made=made))
+        status = demo_journey(data, errors if as_json else console, errors, start, stop, made=made)
+        if as_json:
+            print_json(carry_out(look()))
+        raise typer.Exit(status)
     except (StackError, Refused, ValidationError) as error:
         say(str(error))
     except Passing as trouble:

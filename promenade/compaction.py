@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from gallery.views import status_view
@@ -22,7 +23,16 @@ from promenade.supervisor import StackError, embedded_settings, stack_state, sta
 from schemas.failures import Refused
 
 
-async def compact(data: Path, say: Callable[[str], None]) -> None:
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """Names of the topics that were removed and of those that were made, and the partitions of each."""
+
+    removed: tuple[str, ...]
+    made: tuple[str, ...]
+    partitions: int
+
+
+async def compact(data: Path, say: Callable[[str], None]) -> Compacted:
     """Recreate the topics.
 
     Raises:
@@ -32,17 +42,18 @@ async def compact(data: Path, say: Callable[[str], None]) -> None:
     if external():
         settings = Settings(data=data)
         say("external parts: make sure that no worker runs while the topics are recreated")
-        await _recreate(settings, objects_of(settings), connection_of(settings), say)
-        return
+        return await _recreate(settings, objects_of(settings), connection_of(settings), say)
     state = stack_state(data.resolve())
     if state is not None and state.alive:
         raise StackError("the stack is up; stop it with `promenade down`, compact, and start it again.")
     settings = embedded_settings(data)
     async with start_parts(settings, ("store", "broker"), say=say):
-        await _recreate(settings, objects_of(settings), connection_of(settings), say)
+        return await _recreate(settings, objects_of(settings), connection_of(settings), say)
 
 
-async def _recreate(settings: Settings, objects: Objects, connection: Connection, say: Callable[[str], None]) -> None:
+async def _recreate(
+    settings: Settings, objects: Objects, connection: Connection, say: Callable[[str], None]
+) -> Compacted:
     try:
         view = await status_view(Records(objects))
         waiting = [f"{stage.stage} ({stage.waiting})" for stage in view.stages if stage.waiting]
@@ -56,5 +67,6 @@ async def _recreate(settings: Settings, objects: Objects, connection: Connection
         await asyncio.to_thread(forget_group, connection, settings.group)
         made = await asyncio.to_thread(topics.prepare, settings.partitions)
         say(f"{len(removed)} topics removed, {len(made)} made with {settings.partitions} partitions each")
+        return Compacted(tuple(removed), tuple(made), settings.partitions)
     finally:
         objects.close()

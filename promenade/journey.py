@@ -63,7 +63,7 @@ async def bring_in(
 
     Args:
         endless: the sources never end (a watched folder): name every file, and do not count them first.
-        as_json: print the reports at the end as JSON.
+        as_json: print the reports as JSON: all at the end, or each as it comes where the sources never end.
 
     Returns:
         Exit status: 0, or 3 when files were refused.
@@ -90,7 +90,9 @@ async def bring_in(
 
             async for report in Ingest(records, pool, publish, again=again, say=tell).add_all(sources, collection):
                 counts[report.outcome] += 1
-                if as_json is not None:
+                if as_json is not None and endless:
+                    as_json(_plain(report))
+                elif as_json is not None:
                     reports.append(report)
                 if report.item and report.outcome is not Outcome.WITHDRAWN:
                     items.add(report.item)
@@ -107,21 +109,20 @@ async def bring_in(
         console.print(
             f"{set_aside} of these items were set aside on their way: `promenade dead-letters list` says why"
         )
-    if as_json is not None:
-        as_json(
-            [
-                {
-                    "file": report.name,
-                    "outcome": report.outcome.value,
-                    "item": report.item,
-                    "reason": report.reason,
-                    "advice": report.advice,
-                    "notes": list(report.notes),
-                }
-                for report in reports
-            ]
-        )
+    if as_json is not None and not endless:
+        as_json([_plain(report) for report in reports])
     return 3 if counts[Outcome.REFUSED] or counts[Outcome.WITHDRAWN] else 0
+
+
+def _plain(report: Report) -> dict[str, Any]:
+    return {
+        "file": report.name,
+        "outcome": report.outcome.value,
+        "item": report.item,
+        "reason": report.reason,
+        "advice": report.advice,
+        "notes": list(report.notes),
+    }
 
 
 async def _given(sources: Sequence[Source | Report]) -> AsyncIterator[Source | Report]:

@@ -339,7 +339,10 @@ def test_compacting_forgets_the_events_and_nothing_else(
 ) -> None:
     """Runs with the stack down, as the test before left it."""
     before = house.dump()
-    assert "topics removed" in house("compact").err
+    said = house("compact", "--json")
+    assert "topics removed" in said.err
+    told = json.loads(said.out)
+    assert told["removed"] == told["made"] != []
     print(f"ready after {house.up():.1f} s")
     # The old work is not done again, new work is done.
     folder = chosen(files, files.parent / "after", "picture-00024.jpg")
