@@ -347,3 +347,30 @@ def test_broken_picture_renditions_are_refused(broken: bytes) -> None:
 def test_broken_sound_renditions_are_refused(broken: bytes) -> None:
     with pytest.raises(Lasting, match="rendition is broken"):
         sound_parts(broken)
+
+
+@pytest.mark.parametrize("form", SOUND_FILES)
+async def test_a_listening_copy_is_opus_that_sounds_like_the_original(form: str) -> None:
+    async with DecoderPool(workers=1) as pool:
+        copy = await pool.listening_copy(SOUND_FILES[form](), 60.0)
+    with soundfile.SoundFile(io.BytesIO(copy)) as sound_file:
+        assert (sound_file.format, sound_file.subtype) == ("OGG", "OPUS")
+        assert (sound_file.samplerate, sound_file.channels) == (sounds.LISTENING_RATE, 2)
+        samples = sound_file.read()
+    assert len(samples) == pytest.approx(3.0 * sounds.LISTENING_RATE, abs=0.06 * sounds.LISTENING_RATE)
+    middle = samples[sounds.LISTENING_RATE : 2 * sounds.LISTENING_RATE, 1]
+    assert float(np.abs(np.fft.rfft(middle)).argmax()) == pytest.approx(440, abs=1)
+    assert np.sqrt((middle**2).mean()) == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
+
+
+async def test_a_listening_copy_ends_where_it_is_told_to_and_mixes_many_channels() -> None:
+    six = tone(3.0, SAMPLE_RATE, 6) * np.array([1.0, 0, 0, 0, 0.5, 0], np.float32)
+    async with DecoderPool(workers=1) as pool:
+        samples, _ = soundfile.read(io.BytesIO(await pool.listening_copy(sound(six, SAMPLE_RATE, "WAV"), 1.5)))
+        assert samples.shape == (pytest.approx(1.5 * sounds.LISTENING_RATE, rel=0.01), 2)
+        middle = samples[len(samples) // 4 : len(samples) // 2]
+        assert np.abs(middle).max(axis=0) == pytest.approx([0.125, 0.125], rel=0.1)
+        with pytest.raises(Lasting, match="picture"):
+            await pool.listening_copy(encoded(picture(100, 80), "PNG"), 1.5)
+        with pytest.raises(Lasting):
+            await pool.listening_copy(b"RIFF\x00\x00\x00\x00WAVEnothing", 1.5)

@@ -109,6 +109,12 @@ def _answer(
         except OSError as trouble:
             raise Lasting(f"the file cannot be read: {os.strerror(trouble.errno or 5)}.", "Check the disk.") from None
         file.seek(0)
+        if head.get("listening"):
+            if form in detect.PICTURES:
+                raise Lasting("this is a picture, and nothing to listen to.", "Name a track.")
+            from workers.media.sounds import listening_copy
+
+            return {"sha256": sha256.hexdigest()}, listening_copy(file, form, limits, head["listening"])
         if form in detect.PICTURES:
             from workers.media.pictures import prepare_picture
 

@@ -1,4 +1,4 @@
-"""A pool of decoding children: what people bring goes in, renditions or plain reasons come out.
+"""A pool of decoding children: what people bring goes in; renditions, listening copies or plain reasons come out.
 
 The pool starts children when they are needed, one file a child at a time, kills one that takes too long, replaces
 one that died, and lets idle ones go. What decoding means is left to the child; storing is left to the callers.
@@ -104,6 +104,26 @@ class DecoderPool:
             Lasting: it cannot be decoded, with the reason in plain words.
             Passing: no child could be started.
         """
+        answer, rendition = await self._decode(original, {"name": name})
+        return self._prepared(answer, rendition)
+
+    async def listening_copy(self, original: Path | str | bytes, seconds: float) -> bytes:
+        """The first `seconds` of a track as Ogg/Opus at 48 kHz, one or two channels: what a browser plays.
+
+        Args:
+            original: as for `prepare`.
+            seconds: above 0; a minute of it costs about a second of processor time, which the limits bound.
+
+        Raises:
+            Lasting: it cannot be decoded, with the reason in plain words.
+            Passing: no child could be started.
+        """
+        answer, copy = await self._decode(original, {"listening": seconds})
+        self._refuse(answer)
+        return copy
+
+    async def _decode(self, original: Path | str | bytes, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Hand an original to a child: the head and body of its answer."""
         if isinstance(original, bytes):
             if not original:
                 raise Lasting("the file is empty.", "Bring the original file again.")
@@ -113,10 +133,10 @@ class DecoderPool:
                     f"more than {self.limits.maximum_bytes / 2**20:.0f}.",
                     "Bring a smaller version.",
                 )
-            head, body = {"bytes": True, "name": name}, original
+            head, body = {"bytes": True, **asked}, original
         else:
             text = os.path.abspath(original)  # noqa: PTH100 - resolves nothing, so links keep their names
-            head, body = {"path": text, "name": name or os.path.basename(text)}, b""  # noqa: PTH119
+            head, body = {"path": text, **asked, "name": asked.get("name") or os.path.basename(text)}, b""  # noqa: PTH119
         async with self._turns:
             for attempt in (1, 2):
                 child = await self._take()
@@ -145,7 +165,7 @@ class DecoderPool:
                     await self._end(child)
                 else:
                     self._give_back(child)
-                return self._prepared(answer, rendition)
+                return answer, rendition
             raise Lasting(
                 "decoding this file ended its process twice: the file is broken in a way that no decoder survives, "
                 f"or needs more than {self._memory()} of memory.",
@@ -170,6 +190,13 @@ class DecoderPool:
         return f"{self.limits.memory_bytes / 2**20:.0f} MiB"
 
     def _prepared(self, answer: dict[str, Any], rendition: bytes) -> Prepared:
+        self._refuse(answer)
+        kind = Kind(answer["kind"])
+        facts = MediaFacts.model_validate(answer["facts"])
+        return Prepared(kind, answer["sha256"], facts, rendition, RENDITION_NAMES[kind])
+
+    def _refuse(self, answer: dict[str, Any]) -> None:
+        """Raise what an answer without a body says."""
         if "reason" in answer:
             raise Lasting(answer["reason"], answer["advice"])
         if answer.get("memory"):
@@ -179,9 +206,6 @@ class DecoderPool:
         if "defect" in answer:
             log.error("a decoder met something unforeseen: %s", answer["defect"])
             raise Lasting("the file is damaged in a way that the decoder does not know.", "Bring the original again.")
-        kind = Kind(answer["kind"])
-        facts = MediaFacts.model_validate(answer["facts"])
-        return Prepared(kind, answer["sha256"], facts, rendition, RENDITION_NAMES[kind])
 
     async def _take(self) -> asyncio.subprocess.Process:
         if self._closed:

@@ -1,7 +1,8 @@
 """How the pool and its decoding children talk: length-prefixed messages over the child's standard input and output.
 
 A message is 4 bytes (big-endian length of the head), 8 bytes (length of the body), the head (JSON, ASCII) and the
-body (bytes). A request's head: {"path": str} or {"bytes": true}, and "name" for the note on a wrong extension.
+body (bytes). A request's head: {"path": str} or {"bytes": true}, and "name" for the note on a wrong extension;
+"listening": seconds asks for a listening copy so long instead of a rendition, whose answer's head is {"sha256"}.
 An answer's head: {"kind", "form", "sha256", "facts"} with the rendition as body, or {"reason", "advice"}, or
 {"defect"} for something that should not have happened; "last": true when the child leaves after it.
 """
