@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra.progress import progress_of
+from infra.progress import ITEM_STAGES, progress_of
 from infra.records import DEFAULT_EXHIBITION, Records, media_key, version_text
 from schemas.failures import Refused
 from schemas.media import WHOLE, Kind, parts_of, split_item_id
@@ -389,7 +389,7 @@ async def item_view(records: Records, item: str) -> ItemView:
         what = "was withdrawn" if state.buried >= 0 else "is not here"
         raise Refused(f"{item} {what}; `promenade status` shows what is there.")
     revision = await records.revision(item, state.latest)
-    results = {stage: await records.newest_result(state, stage) for stage in Stage if stage is not Stage.PAIR}
+    results = {stage: await records.newest_result(state, stage) for stage in ITEM_STAGES}
     said, score = results[Stage.CAPTION], results[Stage.SCORE]
     texts = said.body.texts if said is not None and isinstance(said.body, CaptionBody) else ("",) * 5
     scored = score.body if score is not None and isinstance(score.body, ScoreBody) else None

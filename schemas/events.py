@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from schemas.failures import Lasting
-from schemas.media import CollectionName, ItemId
+from schemas.media import CollectionName, ItemId, PieceId
 from schemas.records import Stage, now
 
 MAXIMUM_EVENT_BYTES: Final = 64 * 1024
@@ -136,6 +136,24 @@ class PairingChanged(Event):
         return self.exhibition
 
 
+class MusicRequested(ItemEvent):
+    """A piece of music for this revision of a picture is wanted; `request` (an object key) says how."""
+
+    topic: ClassVar[str] = TOPIC_PREFIX + "music-requested"
+    type: Literal["music-requested"] = "music-requested"
+    piece: PieceId
+    request: str = Field(min_length=1, max_length=1024)
+
+
+class MusicComposed(ItemEvent):
+    """A piece of music for this revision of a picture is complete; `result` is its record's key."""
+
+    topic: ClassVar[str] = TOPIC_PREFIX + "music-composed"
+    type: Literal["music-composed"] = "music-composed"
+    piece: PieceId
+    result: str = Field(min_length=1, max_length=1024)
+
+
 class DeadLettered(Event):
     """Something was set aside; `result` is the dead letter's object key."""
 
@@ -164,7 +182,17 @@ class Withdrawn(Event):
 
 
 AnyEvent = Annotated[
-    Arrived | Captioned | Scored | Embedded | Indexed | PairingCommand | PairingChanged | DeadLettered | Withdrawn,
+    Arrived
+    | Captioned
+    | Scored
+    | Embedded
+    | Indexed
+    | PairingCommand
+    | PairingChanged
+    | MusicRequested
+    | MusicComposed
+    | DeadLettered
+    | Withdrawn,
     Field(discriminator="type"),
 ]
 
@@ -176,6 +204,8 @@ EVENT_TYPES: Final[tuple[type[Event], ...]] = (
     Indexed,
     PairingCommand,
     PairingChanged,
+    MusicRequested,
+    MusicComposed,
     DeadLettered,
     Withdrawn,
 )
@@ -187,6 +217,7 @@ EVENT_OF_STAGE: Final[dict[Stage, tuple[type[Event], type[Event]]]] = {
     Stage.EMBED: (Scored, Embedded),
     Stage.INDEX: (Embedded, Indexed),
     Stage.PAIR: (PairingCommand, PairingChanged),
+    Stage.COMPOSE: (MusicRequested, MusicComposed),
 }
 """Stage -> the event that it waits for and the event that it makes."""
 

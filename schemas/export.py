@@ -20,6 +20,8 @@ from schemas.records import (
     DeadLetter,
     ExhibitionSettings,
     Membership,
+    MusicRecord,
+    MusicRequest,
     PairingRevision,
     PairingSnapshot,
     Result,
@@ -38,6 +40,8 @@ RECORDS: Final[tuple[type[BaseModel], ...]] = (
     ExhibitionSettings,
     PairingRevision,
     PairingSnapshot,
+    MusicRequest,
+    MusicRecord,
 )
 """Every kind of JSON object in the object store."""
 

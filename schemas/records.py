@@ -12,11 +12,11 @@ import hashlib
 import json
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.media import CollectionName, ItemId, Kind, MediaFacts
+from schemas.media import CollectionName, ItemId, Kind, MediaFacts, PieceId
 
 STORED = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,6 +29,7 @@ class Stage(StrEnum):
     EMBED = "embed"
     INDEX = "index"
     PAIR = "pair"
+    COMPOSE = "compose"
 
 
 def now() -> datetime:
@@ -252,11 +253,102 @@ class ExhibitionSettings(BaseModel):
     hour: int | None = Field(
         default=None, ge=0, le=23, description="hour of the day (UTC) in which the wall follows whatever it gains"
     )
+    music: Literal["never", "on request", "always"] = Field(
+        default="on request", description="when music is composed for the pictures that hang"
+    )
 
     @property
     def home(self) -> str:
         """Folder of the pairing's log and snapshots below `exhibitions/`."""
         return f"{self.name}/{self.creation}" if self.creation else self.name
+
+
+SHORTEST_PIECE: Final = 5.0
+LONGEST_PIECE: Final = 180.0
+"""Seconds of a piece of music."""
+
+HIGHEST_SEED: Final = 2**53 - 1
+"""The highest whole number that every reader of JSON keeps exactly."""
+
+Wish = str | float
+"""What is wished for: a family of instruments, a key, a tempo."""
+
+
+class MusicRequest(BaseModel):
+    """What was asked for when a piece was wanted in the background. Immutable: the first one for a piece stays."""
+
+    model_config = STORED
+
+    schema_version: Literal[1] = 1
+    piece: PieceId
+    artwork: ItemId
+    generation: int = Field(ge=0)
+    revision: int = Field(ge=1)
+    exhibition: CollectionName | None = Field(default=None, description="on whose wall the picture hangs")
+    track: ItemId | None = Field(default=None, description="that it was paired with when this was asked")
+    seconds: float = Field(ge=SHORTEST_PIECE, le=LONGEST_PIECE)
+    seed: int = Field(default=0, ge=0, le=HIGHEST_SEED)
+    wishes: dict[str, Wish] = {}
+    asked: Literal["background", "live"] = "background"
+    made: datetime
+
+
+class MusicFeelings(BaseModel):
+    """What a piece makes people feel, by the models that a track goes through: of the whole, and of its four parts."""
+
+    model_config = STORED
+
+    rgb: tuple[float, float, float] = Field(description="movement, calm, nostalgia, 0-255")
+    va: tuple[float, float] = Field(description="valence and arousal in [0,1]")
+    words: str
+    rgb_parts: tuple[tuple[float, float, float], ...] = Field(default=(), description="part-1 to part-4, the whole")
+    va_parts: tuple[tuple[float, float], ...] = Field(default=(), description="part-1 to part-4, the whole")
+
+
+class MusicSimilarity(BaseModel):
+    """How near a piece is to its picture or to the track paired with it, in one space, beside chance."""
+
+    model_config = STORED
+
+    to: Literal["picture", "track"]
+    space: str
+    similarity: float
+    chance: float | None = Field(
+        default=None,
+        description="mean similarity of the exhibition's pictures (or other tracks) with its tracks; None: too few",
+    )
+    percentile: float | None = Field(
+        default=None, description="share of those pairs that are less similar, in percent, equal ones counted half"
+    )
+
+
+class MusicRecord(BaseModel):
+    """A piece of music: how it came to be and what it is like. Written last, so a piece that has one is complete."""
+
+    model_config = STORED
+
+    schema_version: Literal[1] = 1
+    piece: PieceId
+    artwork: ItemId
+    generation: int = Field(ge=0)
+    revision: int = Field(ge=1)
+    exhibition: CollectionName | None = None
+    track: ItemId | None = Field(default=None, description="that the picture was paired with when it was composed")
+    title: str = ""
+    seconds: float = Field(ge=0, description="of the sound itself")
+    asked_seconds: float = Field(ge=SHORTEST_PIECE, le=LONGEST_PIECE)
+    seed: int = Field(ge=0)
+    wishes: dict[str, Wish] = {}
+    asked: Literal["background", "live"]
+    report: dict[str, Any] = Field(description="of compose_music: key, mode, tempo, sections, instruments, loudness")
+    sizes: dict[str, int] = Field(description="wav, ogg: bytes")
+    queue_seconds: float | None = Field(default=None, ge=0, description="from the request to its start")
+    first_chunk_seconds: float = Field(ge=0, description="from the call to the first sound")
+    compose_seconds: float = Field(ge=0, description="from the call to the last sound")
+    real_time_factor: float = Field(ge=0, description="compose_seconds for each second of sound")
+    provenance: Provenance
+    feelings: MusicFeelings | None = None
+    similarities: tuple[MusicSimilarity, ...] = ()
 
 
 class PairChange(BaseModel):

@@ -128,6 +128,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "revision": st.integers(1, 999_999),
     "number": st.integers(1, 10**12 - 1),
     "result": st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=99),
+    "request": st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=99),
+    "piece": st.text("0123456789abcdef", min_size=20, max_size=20),
     "exhibition": st.from_regex(r"\A[a-z0-9][a-z0-9_-]{0,62}\Z"),
     "what": st.sampled_from(["item-ready", "item-left"]),
     "stage": TEXT.map(lambda text: text[:40]),
@@ -251,6 +253,8 @@ def test_no_event_can_be_larger_than_the_limit() -> None:
             "number": 10**12 - 1,
             # The letter that takes most room in JSON: six bytes as an escape.
             "result": "\x01" * 1024,
+            "request": "\x01" * 1024,
+            "piece": "f" * 20,
             "exhibition": "e" * 63,
             "what": "item-ready",
             "stage": "\x01" * 40,
