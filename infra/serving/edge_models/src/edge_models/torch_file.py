@@ -81,8 +81,8 @@ class _Unpickler(pickle.Unpickler):
         return str(identity[2])
 
 
-def read(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Name -> array, for every tensor at the top level of the state dict.
+def read(path: Path, inside: str | None = None) -> dict[str, npt.NDArray[Any]]:
+    """Name -> array, for every tensor at the top level of the state dict, or of its entry `inside`.
 
     Raises:
         pickle.UnpicklingError: the file names something other than tensors and containers.
@@ -109,6 +109,8 @@ def read(path: Path) -> dict[str, npt.NDArray[Any]]:
             for key in _Unpickler(file).load():
                 (count,) = struct.unpack("<q", file.read(8))
                 raw[str(key)] = file.read(count * np.dtype(kinds[str(key)]).itemsize)
+    if inside is not None and isinstance(state, dict):
+        state = state.get(inside)
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict")
     return {
