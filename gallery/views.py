@@ -8,23 +8,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from infra.progress import ITEM_STAGES, progress_of
 from infra.records import DEFAULT_EXHIBITION, Records, media_key, version_text
 from schemas.failures import Refused
 from schemas.media import WHOLE, Kind, parts_of, split_item_id
-from schemas.records import CaptionBody, ExhibitionSettings, PairingConstants, ScoreBody, Stage, now
+from schemas.records import (
+    CaptionBody,
+    ExhibitionSettings,
+    PairingBasis,
+    PairingConstants,
+    ScoreBody,
+    Stage,
+    now,
+)
 from workers.feelings import feeling_words
-from workers.pair import as_asked, basis_of, read_state
-from workers.pairing.chance import chance_of
-from workers.pairing.similarity import Cosine
+from workers.pair import PairingState, as_asked, basis_of, read_state
+from workers.pairing.chance import chance_of, cross_similarities
+from workers.pairing.similarity import UNITS, Cosine, Floats, Measure
 from workers.pairing.spaces import item_vectors, pairing_space
 
 SEEN = ConfigDict(frozen=True, extra="forbid")
+
+SPREAD_BINS: Final = 60
+"""Bins of a histogram of similarities: as fine as a line across a page shows."""
 
 
 class StageView(BaseModel):
@@ -108,6 +121,29 @@ class PairsView(BaseModel):
     shown: Literal["hung", "target"] = "hung"
     waiting: int = Field(default=0, description="pairs of the target that do not hang yet")
     pairing_anew: bool = Field(default=False, description="the settings ask for another pairing, which is being made")
+
+
+class SimilaritySpread(BaseModel):
+    """How alike all possible pairs of an exhibition are, in the space of its pairing: a histogram."""
+
+    model_config = SEEN
+
+    lowest: float
+    highest: float
+    counts: tuple[int, ...] = Field(description="possible pairs in bins of equal width from lowest to highest")
+    mean: float
+    sampled: bool = Field(description="of so many that only a sample was counted")
+
+
+class WallView(BaseModel):
+    """An exhibition as a wall: its pairs beside chance, its settings, and what hangs alone."""
+
+    model_config = SEEN
+
+    pairs: PairsView
+    settings: ExhibitionSettings
+    alone: tuple[SideView, ...] = Field(description="pictures and tracks without a partner, by title")
+    possible: SimilaritySpread | None = Field(description="None without pairs")
 
 
 class ExhibitionView(BaseModel):
@@ -313,6 +349,38 @@ async def pairs_view(records: Records, exhibition: str = DEFAULT_EXHIBITION, *, 
     Raises:
         Refused: there is no such exhibition.
     """
+    return await _pairs_of(await _members(records, exhibition), target)
+
+
+async def wall_view(records: Records, exhibition: str = DEFAULT_EXHIBITION, *, target: bool = False) -> WallView:
+    """The pairs of an exhibition, what hangs alone, and how alike all possible pairs are.
+
+    Args, Raises: as `pairs_view`.
+    """
+    members = await _members(records, exhibition)
+    pairs = await _pairs_of(members, target)
+    paired = {side.id for pair in pairs.pairs for side in (pair.artwork, pair.track)}
+    alone = sorted(
+        (side for item, (side, _) in members.sides.items() if item not in paired),
+        key=lambda side: (side.title.casefold(), side.id),
+    )
+    possible = await asyncio.to_thread(_spread_of, members) if pairs.pairs else None
+    return WallView(pairs=pairs, settings=members.settings, alone=tuple(alone), possible=possible)
+
+
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """What an exhibition is paired from: its items with their vectors in its space."""
+
+    settings: ExhibitionSettings
+    pairing: PairingState
+    basis: PairingBasis
+    sides: Mapping[str, tuple[SideView, Mapping[str, Any]]]
+    vectors: Mapping[Kind, Mapping[str, Floats]]
+    measure: Measure
+
+
+async def _members(records: Records, exhibition: str) -> _Members:
     settings = await _exhibition(records, exhibition)
     pairing = await read_state(records, settings.home)
     basis = pairing.basis or basis_of(settings, PairingConstants())
@@ -326,20 +394,37 @@ async def pairs_view(records: Records, exhibition: str = DEFAULT_EXHIBITION, *, 
         }
         for kind in Kind
     }
+    # Without constants nothing is paired, so the measure is not asked.
+    return _Members(settings, pairing, basis, sides, vectors, space.measure(basis.constants) or Cosine())
+
+
+def _spread_of(members: _Members) -> SimilaritySpread:
+    left, right = (
+        members.measure.prepare(np.asarray(list(members.vectors[kind].values()), dtype=np.float64))
+        for kind in (Kind.ARTWORK, Kind.TRACK)
+    )
+    units, sampled = cross_similarities(left, right, members.measure)
+    every = units / UNITS
+    counts, edges = np.histogram(every, bins=SPREAD_BINS)
+    return SimilaritySpread(
+        lowest=float(edges[0]),
+        highest=float(edges[-1]),
+        counts=tuple(counts.tolist()),
+        mean=float(every.mean()),
+        sampled=sampled,
+    )
+
+
+async def _pairs_of(members: _Members, target: bool) -> PairsView:
+    settings, pairing, basis = members.settings, members.pairing, members.basis
+    sides, vectors = members.sides, members.vectors
     chosen = pairing.pairs if target else pairing.hung
     shown = {
         artwork: (track, similarity)
         for (artwork, track), similarity in sorted(chosen.items(), key=lambda pair: (-pair[1], pair[0]))
         if artwork in vectors[Kind.ARTWORK] and track in vectors[Kind.TRACK]
     }
-    chance = await asyncio.to_thread(
-        chance_of,
-        vectors[Kind.ARTWORK],
-        vectors[Kind.TRACK],
-        shown,
-        # Without constants nothing is paired, so the measure is not asked.
-        space.measure(basis.constants) or Cosine(),
-    )
+    chance = await asyncio.to_thread(chance_of, vectors[Kind.ARTWORK], vectors[Kind.TRACK], shown, members.measure)
     pairs = tuple(
         PairView(
             artwork=sides[artwork][0],
@@ -354,7 +439,7 @@ async def pairs_view(records: Records, exhibition: str = DEFAULT_EXHIBITION, *, 
     )
     counts = {kind: sum(1 for item in sides if split_item_id(item)[0] is kind) for kind in Kind}
     return PairsView(
-        exhibition=exhibition,
+        exhibition=settings.name,
         space=basis.space,
         rule=basis.rule,
         revision=pairing.number,

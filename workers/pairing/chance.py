@@ -138,6 +138,16 @@ def percentiles_of(
     units: Units, left: Floats, right: Floats, measure: Measure, *, seed: int, most: int
 ) -> tuple[NDArray[np.float64], bool]:
     """Percentage of cross pairs that each of `units` exceeds, ties counted half: [len(units)]; and if sampled."""
+    every, sampled = cross_similarities(left, right, measure, seed=seed, most=most)
+    below, up_to = np.searchsorted(every, units, side="left"), np.searchsorted(every, units, side="right")
+    shares: NDArray[np.float64] = (below + up_to).astype(np.float64) * (50.0 / len(every))
+    return shares, sampled
+
+
+def cross_similarities(
+    left: Floats, right: Floats, measure: Measure, *, seed: int = 0, most: int = 1_000_000
+) -> tuple[Units, bool]:
+    """Similarities of all cross pairs in units, rising; above `most` of them a seeded sample so large, and True."""
     sampled = len(left) * len(right) > most
     if sampled:
         generator = np.random.default_rng(seed)
@@ -146,6 +156,4 @@ def percentiles_of(
     else:
         every = np.concatenate([block.ravel() for _, block in blocks(left, right, measure)])
     every.sort()
-    below, up_to = np.searchsorted(every, units, side="left"), np.searchsorted(every, units, side="right")
-    shares: NDArray[np.float64] = (below + up_to).astype(np.float64) * (50.0 / len(every))
-    return shares, sampled
+    return every, sampled
