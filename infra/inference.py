@@ -8,7 +8,8 @@ with `suspect`, because the item may have killed it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final
 
 import grpc
@@ -16,13 +17,7 @@ import numpy as np
 import tritonclient.grpc.aio as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from infra.metrics import (
-    MODEL_COMPUTE_SECONDS,
-    MODEL_FAILURES,
-    MODEL_QUEUE_SECONDS,
-    MODEL_REQUESTS,
-    MODEL_SECONDS,
-)
+from infra.metrics import MODEL_FAILURES, MODEL_IN_FLIGHT, MODEL_SECONDS, SERVER_STATISTICS, ModelStatistics
 from schemas.failures import Lasting, Passing
 
 PART: Final = "model server"
@@ -43,6 +38,15 @@ _CHANNEL: Final = [
 
 _DEAD_STUB: Final = ("stub process", "is not healthy", "shared memory region")
 _AWAY_CODES: Final = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED", "RESOURCE_EXHAUSTED")
+
+
+def _tensors(inputs: Mapping[str, Array]) -> list[Any]:
+    tensors = []
+    for name, array in inputs.items():
+        tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(array)
+        tensors.append(tensor)
+    return tensors
 
 
 class Inference:
@@ -83,14 +87,10 @@ class Inference:
             Passing: the server or the model is away (`suspect` when the model's process died in the call).
             Lasting: the model refuses the tensors, or answers with a fault of its own.
         """
-        tensors = []
-        for name, array in inputs.items():
-            tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
-            tensor.set_data_from_numpy(array)
-            tensors.append(tensor)
+        tensors = _tensors(inputs)
         wanted = [triton.InferRequestedOutput(name) for name in outputs]
         try:
-            with MODEL_SECONDS.labels(model).time():
+            with MODEL_IN_FLIGHT.labels(model).track_inprogress(), MODEL_SECONDS.labels(model).time():
                 answer = await self._connected().infer(model, tensors, outputs=wanted, client_timeout=_CALL_SECONDS)
         except InferenceServerException as error:
             raise self._trouble(model, error) from None
@@ -105,6 +105,50 @@ class Inference:
                 raise Lasting(f"the model {model} answered without {name}.", "Build the models again.")
             found[name] = array
         return found
+
+    async def stream(
+        self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], *, stall_seconds: float
+    ) -> AsyncGenerator[dict[str, Array], None]:
+        """One request to a model that answers in pieces; each as it comes. Closing the generator cancels the request.
+
+        Args:
+            model, inputs, outputs: as for `infer`.
+            stall_seconds: silence after which the request is given up.
+
+        Raises:
+            Passing, Lasting: as `infer`; also after some answers.
+        """
+
+        async def request() -> AsyncGenerator[dict[str, Any], None]:
+            wanted = [triton.InferRequestedOutput(name) for name in outputs]
+            yield {"model_name": model, "inputs": _tensors(inputs), "outputs": wanted}
+
+        answers = None
+        try:
+            answers = self._connected().stream_infer(request())
+            while True:
+                try:
+                    answer, error = await asyncio.wait_for(anext(answers), stall_seconds)
+                except StopAsyncIteration:
+                    return
+                if error is not None:
+                    raise error
+                yield {name: array for name in outputs if (array := answer.as_numpy(name)) is not None}
+        except InferenceServerException as error:
+            raise self._trouble(model, error) from None
+        except TimeoutError:
+            MODEL_FAILURES.labels(model, "passing").inc()
+            raise Passing(PART, f"the model {model} was silent for {stall_seconds:.0f} s", suspect=True) from None
+        except grpc.RpcError as error:
+            code = error.code().name if hasattr(error, "code") else ""
+            details = (error.details() or "") if hasattr(error, "details") else ""
+            raise self._trouble(model, InferenceServerException(details, f"StatusCode.{code}")) from None
+        except OSError as error:
+            MODEL_FAILURES.labels(model, "passing").inc()
+            raise Passing(PART, f"{self.url} does not answer ({type(error).__name__})") from None
+        finally:
+            if answers is not None:
+                answers.cancel()
 
     def _trouble(self, model: str, error: InferenceServerException) -> Passing | Lasting:
         message = str(error.message() or "")
@@ -150,7 +194,7 @@ class Inference:
             raise Passing(PART, f"{self.url} does not answer") from None
 
     async def read_statistics(self) -> None:
-        """Copy the server's own statistics (requests, queue and compute seconds per model) into the metrics.
+        """Copy the server's own statistics (requests, batches, queue and compute seconds) into the metrics.
 
         The server being away is no fault here: the metrics then keep their last values.
         """
@@ -158,13 +202,29 @@ class Inference:
             answer = await self._connected().get_inference_statistics(as_json=True, client_timeout=2)
         except (TimeoutError, InferenceServerException, grpc.RpcError, OSError):
             return
-        for entry in answer.get("model_stats", []):
-            name, stats = entry["name"], entry.get("inference_stats", {})
-            seconds = {key: float(value.get("ns", 0)) / 1e9 for key, value in stats.items()}
-            MODEL_REQUESTS.labels(name).set(float(stats.get("success", {}).get("count", 0)))
-            MODEL_QUEUE_SECONDS.labels(name).set(seconds.get("queue", 0.0))
-            MODEL_COMPUTE_SECONDS.labels(name).set(
-                seconds.get("compute_input", 0.0)
-                + seconds.get("compute_infer", 0.0)
-                + seconds.get("compute_output", 0.0)
-            )
+        SERVER_STATISTICS.models = statistics_of(answer)
+
+
+def statistics_of(answer: Mapping[str, Any]) -> dict[str, ModelStatistics]:
+    """Triton's statistics by model, versions of a model taken together.
+
+    Args:
+        answer: ModelStatisticsResponse as JSON: numbers of 64 bits are strings, zeros are left out.
+    """
+    found: dict[str, ModelStatistics] = {}
+    for entry in answer.get("model_stats", []):
+        stats = entry.get("inference_stats", {})
+        seconds = {key: float(value.get("ns", 0)) / 1e9 for key, value in stats.items()}
+        known = found.get(entry["name"], ModelStatistics())
+        batches = dict(known.batches)
+        for each in entry.get("batch_stats", []):
+            size = int(each.get("batch_size", 0))
+            batches[size] = batches.get(size, 0) + int(each.get("compute_infer", {}).get("count", 0))
+        found[entry["name"]] = ModelStatistics(
+            requests=known.requests + int(stats.get("success", {}).get("count", 0)),
+            queue=known.queue + seconds.get("queue", 0.0),
+            compute=known.compute
+            + sum(seconds.get(name, 0.0) for name in ("compute_input", "compute_infer", "compute_output")),
+            batches=batches,
+        )
+    return found

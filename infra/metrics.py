@@ -6,10 +6,17 @@ models, operations, never ids.
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 _FAST = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 _SLOW = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
+_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 STAGE_EVENTS = Counter(
     "promenade_stage_events_total",
@@ -27,7 +34,7 @@ STAGE_SECONDS = Histogram(
     "promenade_stage_seconds", "Seconds that a stage worked on one batch, waits included.", ["stage"], buckets=_SLOW
 )
 STAGE_BATCH = Histogram(
-    "promenade_stage_batch_items", "Events taken together in one batch.", ["stage"], buckets=(1, 2, 4, 8, 16, 32, 64)
+    "promenade_stage_batch_items", "Events taken together in one batch.", ["stage"], buckets=_BATCHES
 )
 STAGE_IN_FLIGHT = Gauge("promenade_stage_in_flight", "Events taken and not yet acknowledged.", ["stage"])
 STAGE_OLDEST = Gauge(
@@ -48,21 +55,79 @@ MODEL_SECONDS = Histogram(
 MODEL_FAILURES = Counter(
     "promenade_model_failures_total", "Calls that failed, passing or lasting.", ["model", "kind"]
 )
-MODEL_QUEUE_SECONDS = Gauge(
-    "promenade_model_queue_seconds_total",
-    "Seconds requests waited in the server's queue since it started, from the model server's own statistics.",
+MODEL_IN_FLIGHT = Gauge(
+    "promenade_model_in_flight",
+    "Calls of this process that wait for the model server's answer: in its queue or being computed. The server's "
+    "own count of requests in the queue is nv_inference_pending_request_count on its own metrics page.",
     ["model"],
 )
-MODEL_COMPUTE_SECONDS = Gauge(
-    "promenade_model_compute_seconds_total",
-    "Seconds the server computed (input, inference, output) since it started, from its own statistics.",
-    ["model"],
-)
-MODEL_REQUESTS = Gauge(
-    "promenade_model_requests_total",
-    "Requests the server finished since it started, by its own statistics.",
-    ["model"],
-)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatistics:
+    """What the model server tells of one model, counted since it started; times in seconds."""
+
+    requests: int = 0
+    """Requests that it answered well."""
+    queue: float = 0.0
+    compute: float = 0.0
+    """Input, inference and output together."""
+    batches: Mapping[int, int] = field(default_factory=dict)
+    """Items in one execution -> how many executions had so many."""
+
+
+class ServerStatistics(Collector):
+    """The model server's own statistics, told as they were read last.
+
+    The server counts, so these are counters here too, and begin anew when it is restarted. Each worker reads them of
+    the one server and tells the same numbers: over several workers take the greatest, never the sum.
+    """
+
+    _SAME: Final = " Each worker tells the same of the one server: over workers take max by (model), never sum."
+
+    def __init__(self) -> None:
+        self.models: Mapping[str, ModelStatistics] = {}
+        """Replaced as a whole by whoever reads the statistics."""
+
+    def collect(self) -> Iterable[Metric]:
+        """See `prometheus_client.registry.Collector`."""
+        requests = CounterMetricFamily(
+            "promenade_model_requests",
+            "Requests that the server answered since it started, by its own statistics." + self._SAME,
+            labels=["model"],
+        )
+        queue = CounterMetricFamily(
+            "promenade_model_queue_seconds",
+            "Seconds that requests waited in the server's queue since it started, by its own statistics. Growing "
+            "faster than compute seconds: the model needs more instances or larger batches." + self._SAME,
+            labels=["model"],
+        )
+        compute = CounterMetricFamily(
+            "promenade_model_compute_seconds",
+            "Seconds that the server computed (input, inference, output) since it started, by its own statistics."
+            + self._SAME,
+            labels=["model"],
+        )
+        batches = HistogramMetricFamily(
+            "promenade_model_batch_items",
+            "Items that the server took together in one execution of a model; sum through count is the mean batch. "
+            "Near 1 while requests wait in the queue: batching does not work." + self._SAME,
+            labels=["model"],
+        )
+        for name, told in sorted(self.models.items()):
+            requests.add_metric([name], told.requests)
+            queue.add_metric([name], told.queue)
+            compute.add_metric([name], told.compute)
+            buckets = [
+                (text, float(sum(number for size, number in told.batches.items() if size <= limit)))
+                for limit, text in (*((each, str(float(each))) for each in _BATCHES), (float("inf"), "+Inf"))
+            ]
+            batches.add_metric([name], buckets, sum(size * number for size, number in told.batches.items()))
+        yield from (requests, queue, compute, batches)
+
+
+SERVER_STATISTICS: Final = ServerStatistics()
+REGISTRY.register(SERVER_STATISTICS)
 OBJECT_STORE_SECONDS = Histogram(
     "promenade_object_store_seconds", "Seconds of one call to the object store.", ["operation"], buckets=_FAST
 )

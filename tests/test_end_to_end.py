@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from promenade.samples import made
 from tests.running import House, clean_environment, command, differences, need_everything, started, until
@@ -295,6 +296,15 @@ def test_health_readiness_and_metrics_are_there(house: House, spring: list[dict[
         done = re.search(rf'promenade_stage_events_total{{outcome="done",stage="{stage}"}} ([0-9.]+)', page)
         assert done is not None, page[:3000]
         assert float(done[1]) >= 1
+    families = {family.name: family for family in text_string_to_metric_families(page)}
+    assert families["promenade_model_requests"].type == "counter"
+    served, mean = families["promenade_model_requests"], families["promenade_model_batch_items"]
+    requests = {each.labels["model"]: each.value for each in served.samples}
+    assert requests["caption_picture"] >= PICTURES
+    sizes = {each.name: each.value for each in mean.samples if each.labels == {"model": "caption_picture"}}
+    # A request holds an item or more, and an execution a request or more.
+    assert sizes["promenade_model_batch_items_count"] <= requests["caption_picture"]
+    assert sizes["promenade_model_batch_items_sum"] >= requests["caption_picture"]
     assert house.get("/api/items/artwork-0").status_code == 404
     assert house.get("/api/search").status_code == 422
 
