@@ -2,19 +2,20 @@
 
 The client is synchronous, so its calls run in a small thread pool. Conditional writes (If-None-Match, If-Match)
 are what the record stands on: of several writers exactly one wins. Everything that the server or the network
-does wrong is turned into `Passing`; a missing object is `NotFound`. What the objects mean is left to
-`infra.records`.
+does wrong is turned into `Passing` (`Refusing` where only a person can change it); a missing object is
+`NotFound`. What the objects mean is left to `infra.records`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import BinaryIO, Final, TypeVar, cast
 
 import urllib3
 from minio import Minio
@@ -32,11 +33,32 @@ _THREADS: Final = 12
 
 _ABSENT_CODES: Final = frozenset({"NoSuchKey", "NoSuchObject", "NotFound"})
 _CONDITION_CODES: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
-_DENIED_CODES: Final = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
+_REFUSALS: Final = {
+    "AccessDenied": "these credentials may not do this in the bucket {bucket!r}; check PROMENADE_S3_ACCESS_KEY, "
+    "PROMENADE_S3_SECRET_KEY, PROMENADE_BUCKET and the rights of the account",
+    "InvalidAccessKeyId": "it does not know the access key; check the credentials in PROMENADE_S3_ACCESS_KEY",
+    "SignatureDoesNotMatch": "the secret key does not fit the access key; check the credentials in "
+    "PROMENADE_S3_SECRET_KEY",
+    "NoSuchBucket": "there is no bucket {bucket!r}; `promenade prepare` makes it, or check PROMENADE_BUCKET",
+    "AuthorizationHeaderMalformed": "the bucket is in another region; check PROMENADE_S3_REGION",
+    "InvalidRegion": "the bucket is in another region; check PROMENADE_S3_REGION",
+    "RequestTimeTooSkewed": "its clock and this machine's differ too much; set them right",
+}
+"""What a person must change before these answers become others."""
+
+_TRANSIENT_STATUSES: Final = frozenset({408, 409, 425, 429})
+"""Answers below 500 that say "later": time-outs, conflicts of the moment, too many requests."""
 
 
 class NotFound(Exception):
     """There is no object under this key."""
+
+
+class Refusing(Passing):
+    """The store answers, and says no: wrong key, missing bucket, no right. Waiting alone does not change that.
+
+    A stage waits all the same, visibly, until a person mended it; a command ends and says what is wrong.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +76,20 @@ class _ConditionalMinio(Minio):
     def put_with_headers(self, bucket: str, key: str, content: bytes, headers: dict[str, str]) -> str:
         result = self._put_object(bucket, key, content, headers=dict(headers))
         return str(result.etag)
+
+
+class _FromFile:
+    """Reads a file from its beginning without moving the place that others read at."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._place = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        content = os.pread(self._descriptor, size if size >= 0 else 1 << 30, self._place)
+        self._place += len(content)
+        return content
 
 
 class Objects:
@@ -113,7 +149,7 @@ class Objects:
 
         def work() -> None:
             if not self._client.bucket_exists(self.bucket):
-                raise Passing(PART, f"the bucket {self.bucket!r} does not exist yet")
+                raise Refusing(PART, _REFUSALS["NoSuchBucket"].format(bucket=self.bucket))
 
         await self._run("ping", work)
 
@@ -157,6 +193,43 @@ class Objects:
             return True
 
         return await self._run("put if absent", work)
+
+    async def put_file(self, key: str, descriptor: int, size: int, content_type: str) -> None:
+        """Write the first `size` bytes of an open file, replacing what was there; a few MiB of it in memory at once.
+
+        Args:
+            descriptor: of a regular file; its place is neither used nor moved.
+        """
+
+        def work() -> None:
+            self._client.put_object(self.bucket, key, cast(BinaryIO, _FromFile(descriptor)), size, content_type)
+
+        await self._run("put", work)
+
+    async def size(self, key: str) -> int:
+        """Bytes of the object.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return await self._run("stat", lambda: int(self._client.stat_object(self.bucket, key).size or 0))
+
+    async def get_part(self, key: str, start: int, length: int) -> bytes:
+        """So many bytes from `start` on, fewer at the object's end.
+
+        Raises:
+            NotFound: there is no such object.
+        """
+
+        def work() -> bytes:
+            response = self._client.get_object(self.bucket, key, offset=start, length=length)
+            try:
+                return bytes(response.read())
+            finally:
+                response.close()
+                response.release_conn()
+
+        return await self._run("get", work)
 
     async def folders(self, prefix: str) -> list[str]:
         """What lies one level below the prefix and holds objects, each with a slash at its end, in order."""
@@ -206,7 +279,10 @@ class Objects:
             errors = list(self._client.remove_objects(self.bucket, [DeleteObject(key) for key in chosen]))
             failed = [each for each in errors if each.code not in _ABSENT_CODES]
             if failed:
-                raise Passing(PART, f"{len(failed)} objects could not be removed: {failed[0].message}")
+                known = _REFUSALS.get(failed[0].code or "")
+                why = failed[0].message if known is None else known.format(bucket=self.bucket)
+                kind = Passing if known is None else Refusing
+                raise kind(PART, f"{len(failed)} objects could not be removed: {why}")
 
         await self._run("delete", work)
 
@@ -232,14 +308,19 @@ class Objects:
         except S3Error as error:
             if error.code in _ABSENT_CODES:
                 raise NotFound(str(error.message)) from None
-            if error.code in _DENIED_CODES:
-                raise Passing(
-                    PART, f"refused the credentials ({error.code}); check the access and secret key"
-                ) from None
-            raise Passing(PART, f"answered {error.code}: {error.message}") from None
+            raise self._trouble(error) from None
         except (ServerError, InvalidResponseError) as error:
             raise Passing(PART, f"answered with a fault: {error}") from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Passing(PART, f"{self.endpoint} does not answer ({type(error).__name__})") from None
         except MinioException as error:
             raise Passing(PART, f"failed: {error}") from None
+
+    def _trouble(self, error: S3Error) -> Passing:
+        """A store's answer as trouble: of the moment, or a refusal that names what to change."""
+        known = _REFUSALS.get(error.code or "")
+        if known is not None:
+            return Refusing(PART, f"it refuses: {known.format(bucket=self.bucket)} ({error.code})")
+        if 400 <= error.response.status < 500 and error.response.status not in _TRANSIENT_STATUSES:
+            return Refusing(PART, f"it refuses: {error.code}: {error.message}; check the PROMENADE_S3_ settings")
+        return Passing(PART, f"answered {error.code}: {error.message}")

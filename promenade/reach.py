@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from infra.broker import Producer
+from infra.objects import Refusing
 from infra.records import Records
 from promenade.clients import connection_of, objects_of
 from promenade.settings import Settings
@@ -96,4 +97,6 @@ async def changing(data: Path) -> AsyncIterator[tuple[Settings, Records, Produce
 
 def plain(trouble: Passing) -> str:
     """Passing trouble as a sentence for the terminal."""
+    if isinstance(trouble, Refusing):
+        return f"the {trouble.part} is there, but {trouble.reason}."
     return f"the {trouble.part} is away: {trouble.reason}. `promenade status` tells how it stands."

@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from infra.objects import NotFound
+from infra.objects import NotFound, Refusing
 from infra.records import ItemState, Records, media_key, rendition_key
 from schemas.events import Arrived, Event, new_trace
 from schemas.failures import Lasting, Passing
@@ -32,6 +32,9 @@ SIDE_BY_SIDE: Final = 4
 
 PATIENCE_SECONDS: Final = 120.0
 """How long ingest waits for one part: longer than any restart of the embedded stack, not for ever."""
+
+REFUSAL_SECONDS: Final = 5.0
+"""How long ingest asks again a store that says no: one that starts may say so before it has read its accounts."""
 
 T = TypeVar("T")
 
@@ -342,6 +345,8 @@ async def patiently(
 ) -> T:
     """Try again while a part is away, telling what is waited for.
 
+    A store that refuses is given `REFUSAL_SECONDS` only: a person must mend something, and should hear of it.
+
     Raises:
         Passing: it stayed away for longer than the limit.
     """
@@ -350,7 +355,8 @@ async def patiently(
         try:
             return await work()
         except Passing as trouble:
-            if time.monotonic() - started > limit_seconds:
+            limit = min(limit_seconds, REFUSAL_SECONDS) if isinstance(trouble, Refusing) else limit_seconds
+            if time.monotonic() - started > limit:
                 raise
             say(f"waiting for the {trouble.part}: {trouble.reason}")
             await asyncio.sleep(wait)

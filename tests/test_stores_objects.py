@@ -11,7 +11,8 @@ import threading
 
 import pytest
 
-from infra.objects import NotFound, Objects
+from infra.objects import NotFound, Objects, Refusing
+from promenade.reach import plain
 from schemas.failures import Passing
 from tests.stack_fixtures import Reached, Stack
 
@@ -128,10 +129,61 @@ async def test_a_store_that_is_away_is_passing_trouble_that_names_it() -> None:
 async def test_wrong_credentials_are_said_to_be_wrong(object_store: Reached, objects: Objects) -> None:
     client = Objects(object_store.endpoint, object_store.access_key, "not-the-secret-key", objects.bucket)
     try:
-        with pytest.raises(Passing, match="credentials"):
+        with pytest.raises(Refusing, match="credentials"):
             await client.list("")
     finally:
         client.close()
+
+
+async def test_a_missing_bucket_is_said_to_be_missing(object_store: Reached, objects: Objects) -> None:
+    client = Objects(object_store.endpoint, object_store.access_key, object_store.secret_key, "no-such-bucket")
+    try:
+        # Other calls are the server's own business: the embedded one makes a bucket on the first write.
+        with pytest.raises(Refusing, match=r"no bucket 'no-such-bucket'; `promenade prepare` makes it"):
+            await client.ping()
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "refuses", "says"),
+    [
+        (403, "AccessDenied", True, "check PROMENADE_S3_ACCESS_KEY"),
+        (403, "RequestTimeTooSkewed", True, "clock"),
+        (404, "NoSuchBucket", True, "there is no bucket 'promenade'"),
+        (400, "AuthorizationHeaderMalformed", True, "PROMENADE_S3_REGION"),
+        (405, "MethodNotAllowed", True, "it refuses: MethodNotAllowed: the words of the server"),
+        (409, "OperationAborted", False, "answered OperationAborted"),
+        (429, "TooManyRequests", False, "answered TooManyRequests"),
+        (503, "SlowDown", False, "answered SlowDown"),
+    ],
+)
+async def test_answers_that_a_person_must_change_are_told_from_those_that_pass(
+    status: int, code: str, refuses: bool, says: str
+) -> None:
+    """A server of the test's own that answers everything with one fault."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = f"<Error><Code>{code}</Code><Message>the words of the server</Message></Error>".encode()
+        head = f"HTTP/1.1 {status} Fault\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n"
+        writer.write(f"{head}Connection: close\r\n\r\n".encode() + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    client = Objects(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", "somebody", "something-secret", "promenade")
+    try:
+        with pytest.raises(Passing) as trouble:
+            await client.get("k")
+        assert isinstance(trouble.value, Refusing) is refuses
+        assert says in trouble.value.reason
+        told = plain(trouble.value)
+        assert ("is there, but it refuses" in told) is refuses
+        assert ("is away" in told) is not refuses
+    finally:
+        client.close()
+        server.close()
 
 
 async def test_a_killed_store_keeps_all_that_it_acknowledged(own_store: Stack) -> None:
