@@ -147,3 +147,30 @@ REANNOUNCED = Counter(
     "Events announced again by reconcile because their item made no progress. Anything but a rare one is a defect.",
     ["stage"],
 )
+MUSIC_PIECES = Counter(
+    "promenade_music_pieces_total",
+    "Pieces of music by how they were asked for (background, live) and how they ended: kept, cancelled, withdrawn, "
+    "failed (see `promenade dead-letters list`, or for live ones the worker's log).",
+    ["asked", "outcome"],
+)
+MUSIC_QUEUE_SECONDS = Histogram(
+    "promenade_music_queue_seconds",
+    "Seconds from the request for a piece to the beginning of its composing. Long for background: more is wanted "
+    "than composed; long for live: never, they do not queue.",
+    ["asked"],
+    buckets=(0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 14400),
+)
+MUSIC_FIRST_SECONDS = Histogram(
+    "promenade_music_first_chunk_seconds",
+    "Seconds from the call of the composer to the first sound. For live pieces it is what a person waits.",
+    ["asked"],
+    buckets=(0.1, 0.2, 0.5, 1, 1.5, 2, 3, 5, 10, 30, 60, 300),
+)
+MUSIC_REAL_TIME = Histogram(
+    "promenade_music_real_time_factor",
+    "Seconds of composing for each second of sound. Above 1 for live pieces: a listener hears gaps. Background "
+    "pieces wait for live ones in between, which counts.",
+    ["asked"],
+    buckets=(0.05, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.75, 1, 2, 5),
+)
+MUSIC_LIVE = Gauge("promenade_music_live", "Live pieces that are being composed, or kept, in this process.")

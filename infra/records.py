@@ -10,6 +10,8 @@ wrote, and can never hurt what a later, deliberate ingest writes.
     items/<id>/memberships/<generation>/<collection>.json        one collection's catalogue data
     items/<id>/results/<stage>/<generation>.<revision>/<digest>.json
     items/<id>/dead/<generation>.<revision>/<stage>.json
+    items/<id>/music/<generation>/<piece>/request.json           what was asked; piece.wav, piece.ogg: the sound;
+                                                                 record.json: written last; deleted.json: by a person
     items/<id>/tombstones/<generation>.json                      all that a takedown leaves
     dead/events/<topic>-<partition>-<offset>.json                events that could not be read
     attempts/<stage>/<uuid>.json                                 items in hand; what is left names the suspects
@@ -31,11 +33,13 @@ from pydantic import BaseModel, ValidationError
 
 from infra.objects import NotFound, ObjectInfo, Objects
 from schemas.failures import Lasting
-from schemas.media import split_item_id
+from schemas.media import Kind, split_item_id
 from schemas.records import (
     DeadLetter,
     ExhibitionSettings,
     Membership,
+    MusicRecord,
+    MusicRequest,
     PairingRevision,
     PairingSnapshot,
     Result,
@@ -102,6 +106,20 @@ def tombstone_key(item: str, generation: int) -> str:
     return f"{ITEMS}{item}/tombstones/{generation:06d}.json"
 
 
+PIECE_NAMES: Final = ("request.json", "piece.wav", "piece.ogg", "record.json", "deleted.json")
+"""What may lie in a piece's folder."""
+
+
+def piece_key(artwork: str, generation: int, piece: str, name: str) -> str:
+    """Where something of a piece of music lies; `name` is one of `PIECE_NAMES`."""
+    return f"{ITEMS}{artwork}/music/{generation:06d}/{piece}/{name}"
+
+
+def compose_letter(piece: str) -> str:
+    """What the dead letter of a piece is called, in the place of a stage: a picture may have many pieces."""
+    return f"{Stage.COMPOSE.value}-{piece}"
+
+
 @dataclass(slots=True)
 class ItemState:
     """What the names of an item's objects tell. Versions are (generation, revision)."""
@@ -117,6 +135,8 @@ class ItemState:
     """(version, stage) -> digest -> when it was written."""
     dead: dict[tuple[Version, str], datetime] = field(default_factory=dict)
     memberships_by_generation: dict[int, set[str]] = field(default_factory=dict)
+    music: dict[tuple[int, str], dict[str, datetime]] = field(default_factory=dict)
+    """(generation, piece) -> name of an object in its folder -> when it was written."""
     keys: list[str] = field(default_factory=list)
 
     @property
@@ -127,6 +147,26 @@ class ItemState:
     def withdrawn(self, generation: int) -> bool:
         """True when this generation was taken down."""
         return generation <= self.buried
+
+    def pieces(self, name: str = "record.json") -> list[str]:
+        """Pieces of the latest generation whose folder holds an object of this name, newest first."""
+        if self.latest is None:
+            return []
+        found = [
+            (names[name], piece)
+            for (generation, piece), names in self.music.items()
+            if generation == self.latest[0] and name in names and "deleted.json" not in names
+        ]
+        return [piece for _, piece in sorted(found, reverse=True)]
+
+    def wanted_pieces(self) -> list[str]:
+        """Pieces of the latest generation that were asked for and are neither complete nor set aside."""
+        done, failed = set(self.pieces()), {stage for _, stage in self.dead}
+        return [
+            piece
+            for piece in self.pieces("request.json")
+            if piece not in done and compose_letter(piece) not in failed
+        ]
 
     def done(self, stage: Stage) -> datetime | None:
         """When the stage's newest result for the latest version was written; None when there is none."""
@@ -165,6 +205,9 @@ class ItemState:
                     self.results.setdefault((parse_version(version), Stage(stage)), {})[digest] = info.modified
                 case ["dead", version, stage]:
                     self.dead[(parse_version(version), stage)] = info.modified
+                case ["music", generation, piece, _]:
+                    names = self.music.setdefault((int(generation), piece), {})
+                    names[info.key.rpartition("/")[2]] = info.modified
                 case ["tombstones", generation]:
                     self.buried = max(self.buried, int(generation))
                 case _:
@@ -332,6 +375,88 @@ class Records:
         key = state.newest_result_key(stage)
         return None if key is None else await self.result(key)
 
+    # -- music ---------------------------------------------------------------------------------------------
+
+    async def write_request(self, request: MusicRequest) -> tuple[str, bool]:
+        """Write what was asked, first-wins; its key, and True when this call wrote it."""
+        key = piece_key(request.artwork, request.generation, request.piece, "request.json")
+        return key, await self._create(key, request)
+
+    async def request(self, key: str) -> MusicRequest:
+        """What was asked for a piece.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return await self._immutable(key, MusicRequest)
+
+    async def write_piece(self, record: MusicRecord) -> tuple[str, bool]:
+        """Write a piece's record, first-wins, which completes it; its key, and True when this call wrote it."""
+        key = piece_key(record.artwork, record.generation, record.piece, "record.json")
+        return key, await self.objects.put_if_absent(key, record.model_dump_json().encode())
+
+    async def piece(self, artwork: str, generation: int, piece: str) -> MusicRecord | None:
+        """A complete piece's record, or None."""
+        key = piece_key(artwork, generation, piece, "record.json")
+        try:
+            return self._read(key, await self.objects.get(key), MusicRecord)
+        except NotFound:
+            return None
+
+    async def pieces(self, artwork: str) -> list[MusicRecord]:
+        """The complete pieces of a picture, newest first; none where it is withdrawn."""
+        return await self.pieces_of([await self.state(artwork)])
+
+    async def all_pieces(self) -> list[MusicRecord]:
+        """Every complete piece of every picture that is there, newest first."""
+        return await self.pieces_of(await self.all_states())
+
+    async def pieces_of(self, states: Sequence[ItemState]) -> list[MusicRecord]:
+        """The complete pieces of these items, newest first."""
+        keys = [
+            piece_key(state.item, state.latest[0], piece, "record.json")
+            for state in states
+            if state.alive and state.latest is not None
+            for piece in state.pieces()
+        ]
+        found = [
+            self._read(key, content, MusicRecord)
+            async for key, content in self.objects.get_many(keys)
+            if content is not None
+        ]
+        return sorted(found, key=lambda record: record.provenance.made, reverse=True)
+
+    async def find_piece(self, piece: str) -> tuple[ItemState, set[str]] | None:
+        """The state of the picture that a piece was asked for, and what lies in the piece's folder; None: nothing.
+
+        A piece's id begins as its picture's hash does, so only the few items that begin so are listed.
+        """
+        for state in states_from(await self.objects.list(f"{ITEMS}{Kind.ARTWORK.value}-{piece[:8]}")):
+            if state.alive and state.latest is not None and (state.latest[0], piece) in state.music:
+                return state, set(state.music[(state.latest[0], piece)])
+        return None
+
+    async def piece_names(self, artwork: str, generation: int, piece: str) -> set[str]:
+        """What lies in a piece's folder."""
+        folder = piece_key(artwork, generation, piece, "")
+        return {info.key.removeprefix(folder) for info in await self.objects.list(folder)}
+
+    async def delete_piece(self, artwork: str, generation: int, piece: str, *, mark: bool = True) -> None:
+        """Remove a piece. With `mark` it stays removed: the same question is not answered again unless a person asks.
+
+        The record goes first, so that a piece that is half removed counts as none.
+        """
+        names = [piece_key(artwork, generation, piece, name) for name in PIECE_NAMES]
+        if mark:
+            await self.objects.put(names.pop(), b"{}", "application/json")
+        self._memory.pop(names[0], None)
+        await self.objects.delete([piece_key(artwork, generation, piece, "record.json")])
+        await self.objects.delete(names)
+
+    async def want_again(self, artwork: str, generation: int, piece: str) -> None:
+        """A person asks for a piece that was removed: the mark goes."""
+        await self.objects.delete([piece_key(artwork, generation, piece, "deleted.json")])
+
     # -- takedown ------------------------------------------------------------------------------------------
 
     async def bury(self, tombstone: Tombstone) -> bool:
@@ -374,9 +499,9 @@ class Records:
 
     # -- dead letters --------------------------------------------------------------------------------------
 
-    async def set_aside(self, letter: DeadLetter) -> str:
-        """Write a dead letter of an item, in the place of an earlier one of the same stage; its key."""
-        key = dead_key(letter.item, (letter.generation, letter.revision), letter.stage)
+    async def set_aside(self, letter: DeadLetter, name: str | None = None) -> str:
+        """Write a dead letter of an item, in the place of an earlier one of the same stage (or `name`); its key."""
+        key = dead_key(letter.item, (letter.generation, letter.revision), name or letter.stage)
         await self.objects.put(key, letter.model_dump_json().encode(), "application/json")
         return key
 

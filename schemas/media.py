@@ -51,7 +51,7 @@ CollectionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{
 """Lower-case letters, digits, `-` and `_`, 1-63 characters: it becomes part of a key in the object store."""
 
 PieceId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{20}$")]
-"""A piece of music: the first 8 hexadecimal digits of its picture's SHA-256 and 12 of the digest of what was asked."""
+"""A piece of music: 8 hexadecimal digits that begin its picture's SHA-256, and 12 of the digest of what was asked."""
 
 _ITEM_ID = re.compile(r"(artwork|track)-([0-9a-f]{64})\Z")
 

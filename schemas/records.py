@@ -294,7 +294,7 @@ class MusicRequest(BaseModel):
 
 
 class MusicFeelings(BaseModel):
-    """What a piece makes people feel, by the models that a track goes through: of the whole, and of its four parts."""
+    """What a piece makes people feel, by the models that a track goes through: the whole, and its four parts."""
 
     model_config = STORED
 

@@ -11,7 +11,7 @@ Outside parts are protocols here, handed in by the composition root.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,6 +30,12 @@ class Inference(Protocol):
 
     async def infer(self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """One call; see `infra.inference`."""
+        ...
+
+    def stream(
+        self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], *, stall_seconds: float
+    ) -> AsyncGenerator[dict[str, Array], None]:
+        """One call that is answered in pieces; see `infra.inference`."""
         ...
 
 

@@ -10,21 +10,35 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from schemas.failures import Lasting
+from schemas.failures import Lasting, Passing
 from schemas.media import Kind, parts_of
 from schemas.profile import Profile
-from schemas.records import Catalogue, Phrase
+from schemas.records import CaptionBody, Catalogue, Phrase, ScoreBody
 from workers.contract import Array, Inference
 from workers.media.parts import SoundPart
+
+LOOK_SECONDS: Final = 3.0
+"""Silence of the composer after which it is looked whether it lives: it sends a second of music in much less."""
 
 Part = bytes | SoundPart
 """One part as a model takes it: an encoded picture, or windows of sound."""
 
+
+@dataclass(frozen=True, slots=True)
+class MusicChunk:
+    """What the composer made since the last one: float32 [n, 2] at 48 kHz in -1..1, and at the end its report."""
+
+    samples: Array
+    report: dict[str, Any] | None
+
+
+_SILENCE: Final = np.zeros((0, 2), np.float32)
 _NO_SOUND: Final = SoundPart(np.zeros((1, 1), np.float32), np.zeros(1, np.int32))
 _PROBE_SOUND: Final = SoundPart(np.zeros((1, 16_000), np.float32), np.full(1, 16_000, np.int32))
 _PROBE_PICTURE: Final = base64.b64decode(
@@ -50,6 +64,10 @@ def _bytes(values: Sequence[bytes | str]) -> Array:
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+async def _next(answers: AsyncGenerator[dict[str, Array], None]) -> dict[str, Array] | None:
+    return await anext(answers, None)
 
 
 def _json(value: Any, model: str) -> Any:
@@ -167,6 +185,77 @@ class Models:
         answers = await self._inference.infer("embed_text", {"TEXT": _bytes(texts)}, ("VECTOR",))
         return _finite(answers["VECTOR"], "embed_text").astype(np.float32)
 
+    async def compose(
+        self,
+        score: ScoreBody,
+        said: CaptionBody,
+        *,
+        seconds: float,
+        seed: int,
+        wishes: Mapping[str, Any],
+        live: bool,
+        stall_seconds: float,
+    ) -> AsyncGenerator[MusicChunk, None]:
+        """Music for a picture as it is made; closing the generator cancels it.
+
+        Silence is looked into: a chunk without sound comes every `LOOK_SECONDS` of it, once the model was found
+        alive. (The server never ends the answer of a model whose process died.)
+
+        Args:
+            score, said: results of the picture.
+            live: a person waits; background requests wait for live ones between chunks.
+            stall_seconds: silence after which it is given up although the model lives.
+
+        Yields:
+            Chunks of sound; the last one has the report.
+
+        Raises:
+            Passing: the model is away, or its process died.
+            Lasting: the model refuses the question, or its answer is not what was agreed.
+        """
+        model = "compose_music"
+        inputs: dict[str, Array] = {
+            "RGB": np.asarray(score.rgb, np.float32),
+            "VA": np.asarray(score.va, np.float32),
+            "MEASUREMENTS": _bytes([json.dumps(each) for each in said.measurements])[:, 0],
+            "TEXTS": _bytes(said.texts)[:, 0],
+            "VECTOR": unpack(said.tag_vector),
+            "SECONDS": np.array([seconds], np.float32),
+            "SEED": np.array([seed], np.int64),
+            "WISHES": _bytes([json.dumps(dict(wishes))])[:, 0],
+            "LIVE": np.array([live]),
+        }
+        answers = self._inference.stream(model, inputs, ("SAMPLES", "REPORT"), stall_seconds=stall_seconds)
+        following: asyncio.Task[dict[str, Array] | None] | None = None
+        report: dict[str, Any] | None = None
+        try:
+            while True:
+                following = following or asyncio.create_task(_next(answers))
+                done, _ = await asyncio.wait({following}, timeout=LOOK_SECONDS)
+                if not done:
+                    try:
+                        await self.answers(model)
+                    except Passing as trouble:
+                        raise Passing(trouble.part, trouble.reason, suspect=True) from None
+                    yield MusicChunk(_SILENCE, None)
+                    continue
+                finished, following = following, None
+                answer = finished.result()
+                if answer is None:
+                    break
+                samples = answer.get("SAMPLES", _SILENCE).astype(np.float32, copy=False)
+                text = answer["REPORT"].reshape(-1)[0] if "REPORT" in answer and answer["REPORT"].size else b""
+                if text:
+                    report = _json(text, model)
+                yield MusicChunk(samples, report)
+            if not isinstance(report, dict):
+                raise Lasting(f"the model {model} ended without its report.", "See the model server's log.")
+        finally:
+            if following is not None:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+            await answers.aclose()
+
     async def answers(self, name: str) -> None:
         """Return when the model of a capability answers, be it with a refusal.
 
@@ -189,6 +278,24 @@ class Models:
                     await self.embed(kind, [part], ["a"])
                 case "score":
                     await self.score_emotion(kind, ["a"] * len(parts_of(kind)), [()] * 5, [{}] * 5)
+                case "compose":
+                    # No music is so short: it refuses at once.
+                    empty = np.zeros((5, 3), np.float32)
+                    words = _bytes([""] * 5)[:, 0]
+                    asked: dict[str, Array] = {
+                        "RGB": empty,
+                        "VA": empty[:, :2],
+                        "MEASUREMENTS": _bytes(["{}"] * 5)[:, 0],
+                        "TEXTS": words,
+                        "VECTOR": np.zeros(1, np.float32),
+                        "SECONDS": np.zeros(1, np.float32),
+                        "SEED": np.zeros(1, np.int64),
+                        "WISHES": _bytes(["{}"])[:, 0],
+                        "LIVE": np.array([False]),
+                    }
+                    refusal = self._inference.stream(name, asked, ("REPORT",), stall_seconds=LOOK_SECONDS)
+                    async for _ in refusal:
+                        pass
                 case _:
                     raise ValueError(f"there is no way to ask {name} yet")
         except Lasting:
