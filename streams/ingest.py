@@ -220,7 +220,13 @@ class Ingest:
             collections=collections,
             made=now(),
         )
-        if await self._records.create_revision(revision):
+        created = await self._records.create_revision(revision)
+        if await self._records.buried(identity) >= generation:
+            # Somebody else began the item too and it was taken down, all since the first look: the takedown has
+            # swept already, so what was written after it is swept here.
+            await self._records.erase(identity)
+            raise NotFound(identity)
+        if created:
             await self._announce(revision)
             return Report(source.name, Outcome.NEW, identity, notes=prepared.facts.notes)
         # Somebody else began the same item in this moment: this collection joins theirs.

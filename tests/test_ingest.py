@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.objects import Objects
+from infra.objects import Objects, Refusing
 from infra.records import Records, media_key, rendition_key, revision_key
 from schemas.events import Arrived
 from schemas.failures import Lasting, Passing
@@ -265,6 +265,41 @@ async def test_a_takedown_in_the_middle_of_an_ingest_is_no_defect(
     assert number > 4
 
 
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_takedown_that_races_the_creation_of_an_item_wins(
+    world: World, pool: DecoderPool, again: bool
+) -> None:
+    """At every call of an ingest another process brings the same bytes in and they are taken down, to the end."""
+    hooked = world.records.objects
+    assert isinstance(hooked, HookedObjects)
+    for number in range(1, 20):
+        content = picture((number * 12, 30, 140))
+        item = identity(content)
+        if again:
+            await Ingest(world.records, pool, world.publish).add(source(content), "autumn")
+            await withdraw(world.records, world.publish, item, "")
+            await world.settle()
+
+        async def come_and_go(content: bytes = content, item: str = item) -> None:
+            await Ingest(world.records, pool, world.publish, again=again).add(source(content), "autumn")
+            await withdraw(world.records, world.publish, item, "")
+            await world.settle()
+
+        hooked.arm(number, come_and_go)
+        # With --again, an ingest that looks only after the takedown rightly brings the item back.
+        report = await Ingest(world.records, pool, world.publish, again=again).add(source(content), "spring")
+        if hooked.disarm() < number:
+            assert report.outcome is Outcome.NEW
+            break
+        late = again and number == 1
+        assert report.outcome is (Outcome.NEW if late else Outcome.WITHDRAWN), number
+        left = [key for key in await everything_of(world.records, item) if "/tombstones/" not in key]
+        assert bool(left) is late, number
+        assert not any(isinstance(event, Arrived) for event in world.published.events) or late
+        await world.settle()
+    assert number > 7
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
@@ -352,6 +387,20 @@ async def test_patience_says_what_it_waits_for() -> None:
     tries = -10
     with pytest.raises(Passing):
         await patiently(work, said.append, limit_seconds=-1)
+
+
+async def test_patience_with_a_store_that_refuses_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a person can mend a wrong key, so the person hears of it."""
+    monkeypatch.setattr("streams.ingest.REFUSAL_SECONDS", 0.1)
+    calls: list[int] = []
+
+    async def work() -> None:
+        calls.append(1)
+        raise Refusing("object store", "it refuses: the key")
+
+    with pytest.raises(Refusing):
+        await patiently(work, lambda _: None)
+    assert len(calls) == 2
 
 
 async def test_the_same_file_without_catalogue_data_takes_nothing_away(
