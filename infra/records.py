@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -47,7 +48,11 @@ from schemas.records import (
     Stage,
     Tombstone,
     merged_catalogue,
+    now,
 )
+
+STATE_SECONDS: Final = 10.0
+"""How long a listing of an item is believed on its announcement's way through this process."""
 
 Version = tuple[int, int]
 """Generation and revision of an item."""
@@ -257,6 +262,8 @@ class Records:
     def __init__(self, objects: Objects, remembered: int = 512) -> None:
         self.objects = objects
         self._memory: dict[str, BaseModel] = {}
+        self._states: dict[str, tuple[str, float, ItemState]] = {}
+        """Item -> trace, when it was listed, and its state with what this process wrote since."""
         self._remembered = remembered
 
     # -- items ---------------------------------------------------------------------------------------------
@@ -268,12 +275,35 @@ class Records:
             state.add(info)
         return state.close()
 
-    async def buried(self, item: str) -> int:
-        """Highest generation of an item with a tombstone, -1 when there is none; lists its tombstones alone."""
-        state = ItemState(item)
-        for info in await self.objects.list(f"{ITEMS}{item}/tombstones/"):
-            state.add(info)
-        return state.buried
+    async def state_for(self, item: str, trace: str) -> ItemState:
+        """As `state`, from memory where this process listed the item for the same trace a moment ago.
+
+        One announcement goes from stage to stage in one trace, often in one process within a second. What others did
+        to the item meanwhile is not seen, so this is for work without an effect outside the record, whose writing is
+        first-wins and is followed by `withdrawn`.
+        """
+        known = self._states.get(item)
+        if known is not None and known[0] == trace and time.monotonic() - known[1] < STATE_SECONDS:
+            return known[2]
+        return await self.fresh_state(item, trace)
+
+    async def fresh_state(self, item: str, trace: str) -> ItemState:
+        """As `state`, and kept for `state_for`."""
+        moment = time.monotonic()
+        state = await self.state(item)
+        self._states.pop(item, None)
+        self._states[item] = (trace, moment, state)
+        if len(self._states) > self._remembered:
+            self._states.pop(next(iter(self._states)), None)
+        return state
+
+    async def withdrawn(self, item: str, generation: int) -> bool:
+        """True when this generation of an item was taken down.
+
+        Its own tombstone tells: a generation begins only behind the tombstone of the one before, and no tombstone is
+        ever removed.
+        """
+        return await self.objects.exists(tombstone_key(item, generation))
 
     async def all_states(self) -> list[ItemState]:
         """Every item's state by one listing, in order of id."""
@@ -359,6 +389,8 @@ class Records:
         stage = Stage(result.body.stage)
         key = result_key(result.item, (result.generation, result.revision), stage, result.digest)
         written = await self._create(key, result)
+        if result.item in self._states:
+            self._states[result.item][2].add(ObjectInfo(key, 0, now()))
         return key, written
 
     async def earlier_result(self, state: ItemState, stage: Stage, digest: str) -> Result | None:
@@ -471,6 +503,7 @@ class Records:
         Returns:
             How many objects were removed.
         """
+        self._states.pop(item, None)
         state = await self.state(item)
         if state.buried < 0:
             return 0
@@ -502,6 +535,7 @@ class Records:
     async def set_aside(self, letter: DeadLetter, name: str | None = None) -> str:
         """Write a dead letter of an item, in the place of an earlier one of the same stage (or `name`); its key."""
         key = dead_key(letter.item, (letter.generation, letter.revision), name or letter.stage)
+        self._states.pop(letter.item, None)
         await self.objects.put(key, letter.model_dump_json().encode(), "application/json")
         return key
 

@@ -28,14 +28,15 @@ from infra.vectors import Vectors
 from promenade.clients import connection_of, objects_of
 from promenade.profile import read_profile
 from promenade.settings import Settings
-from schemas.events import EVENT_OF_STAGE, Event, ItemEvent, PairingCommand, Withdrawn
+from schemas.events import EVENT_OF_STAGE, Event, PairingCommand, Withdrawn
 from schemas.failures import Passing, Refused
 from schemas.profile import Profile
-from schemas.records import Result, Stage
+from schemas.records import Stage
 from streams.application import Application
+from streams.exhibitions import ready_commands
 from streams.ingest import load_rendition
 from streams.items import ItemHandler
-from streams.pairing import PairHandler, wants
+from streams.pairing import PairHandler
 from streams.pipeline import PIPELINE
 from streams.runner import StageRunner
 from streams.upkeep import WITHDRAW, Reconciler, WithdrawHandler, mend_index, undo_and_tell
@@ -148,27 +149,13 @@ class WorkerProcess:
         async def load(item: str, generation: int) -> bytes:
             return await load_rendition(records, self._pool, item, generation)
 
-        async def tell_exhibitions(result: Result, event: ItemEvent) -> Sequence[Event]:
-            revision = await records.revision(event.item, (event.generation, event.revision))
-            return [
-                PairingCommand(
-                    trace=event.trace,
-                    exhibition=exhibition.name,
-                    what="item-ready" if wants(exhibition, revision.collections) else "item-left",
-                    item=event.item,
-                    generation=event.generation,
-                    revision=event.revision,
-                )
-                for exhibition in await records.exhibitions()
-            ]
-
         topics: dict[str, StageRunner] = {}
         self._handlers: list[ItemHandler] = []
         for entry in PIPELINE:
             stage = entry.work.stage
             if stage not in self.stages:
                 continue
-            more = {"more": tell_exhibitions} if stage is Stage.INDEX else {}
+            more = {"more": lambda written: ready_commands(records, written)} if stage is Stage.INDEX else {}
             handler = ItemHandler(entry.work, records, tools, self._publish, load, undo, **more)
             self._handlers.append(handler)
             runner = StageRunner(stage.value, handler, batch=entry.batch, concurrency=entry.concurrency)

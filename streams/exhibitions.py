@@ -13,22 +13,24 @@ from datetime import datetime
 from typing import Any
 
 from infra.records import DEFAULT_EXHIBITION, ItemState, Records, version_text
-from schemas.events import Event, PairingCommand, new_trace
+from schemas.events import Event, ItemEvent, PairingCommand, new_trace
 from schemas.failures import Refused
 from schemas.media import Kind, split_item_id
 from schemas.profile import Profile
-from schemas.records import ExhibitionSettings, Stage, now
+from schemas.records import ExhibitionSettings, Revision, Stage, now
 from streams.items import Publish
 from streams.pairing import wants
 from workers.pair import PairingState, check_settings, read_state
 from workers.pairing.spaces import EMOTION_NAMES, pairing_space
 
 
-def command(exhibition: str, what: str, item: str | None = None, version: tuple[int, int] = (0, 1)) -> PairingCommand:
-    """A command to an exhibition's agent."""
+def command(
+    exhibition: str, what: str, item: str | None = None, version: tuple[int, int] = (0, 1), trace: str | None = None
+) -> PairingCommand:
+    """A command to an exhibition's agent; a new trace begins where none is given."""
     return PairingCommand.model_validate(
         {
-            "trace": new_trace(),
+            "trace": trace or new_trace(),
             "exhibition": exhibition,
             "what": what,
             "item": item,
@@ -72,6 +74,25 @@ def item_commands(
         events.append(command(settings.name, "item-ready" if wanted else "item-left", state.item, state.latest))
     events += [command(settings.name, "item-left", item) for item in pairing.members if item not in alive]
     return events
+
+
+async def ready_commands(records: Records, written: Sequence[tuple[Revision, ItemEvent]]) -> list[Event]:
+    """What each exhibition is told of items that were just indexed.
+
+    The exhibitions are read after the results were written: whoever makes one from now on finds the items.
+    """
+    exhibitions = await records.exhibitions()
+    return [
+        command(
+            exhibition.name,
+            "item-ready" if wants(exhibition, revision.collections) else "item-left",
+            event.item,
+            (event.generation, event.revision),
+            event.trace,
+        )
+        for revision, event in written
+        for exhibition in exhibitions
+    ]
 
 
 async def tell(records: Records, publish: Publish, settings: ExhibitionSettings) -> int:

@@ -221,7 +221,7 @@ class Ingest:
             made=now(),
         )
         created = await self._records.create_revision(revision)
-        if await self._records.buried(identity) >= generation:
+        if await self._records.withdrawn(identity, generation):
             # Somebody else began the item too and it was taken down, all since the first look: the takedown has
             # swept already, so what was written after it is swept here.
             await self._records.erase(identity)

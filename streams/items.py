@@ -1,7 +1,7 @@
 """What the runner does for a stage over items: check, look up, work, write first-wins, check again, announce.
 
 Before: one listing of the item tells whether it was withdrawn, replaced by a newer revision, or answered already.
-After: a listing of its tombstones tells whether it was withdrawn meanwhile; then what was written is undone. A
+After: its tombstone tells whether it was withdrawn meanwhile; then what was written is undone. A
 result that exists is announced again instead of being computed, so a redelivery, a retry or a replay never makes a
 second truth.
 """
@@ -22,7 +22,7 @@ from infra.records import ItemState, Records, result_key
 from schemas.events import EVENT_OF_STAGE, DeadLettered, Event, ItemEvent, decode, new_trace
 from schemas.failures import Lasting, Passing
 from schemas.media import Kind
-from schemas.records import DeadLetter, Provenance, Result, Stage, inputs_digest, now
+from schemas.records import DeadLetter, Provenance, Result, Revision, Stage, inputs_digest, now
 from streams.runner import STRIKES, Delivery
 from workers.contract import Job, Outcome, StageWork, Tools
 from workers.models import Models
@@ -31,11 +31,11 @@ log = logging.getLogger(__name__)
 
 Publish = Callable[[Sequence[Event]], Awaitable[None]]
 LoadRendition = Callable[[str, int], Awaitable[bytes]]
-AfterWrite = Callable[[Result, ItemEvent], Awaitable[Sequence[Event]]]
+AfterWrite = Callable[[Sequence[tuple[Revision, ItemEvent]]], Awaitable[Sequence[Event]]]
 Undo = Callable[[str, int], Awaitable[None]]
 
 
-async def nothing_more(result: Result, event: ItemEvent) -> Sequence[Event]:
+async def nothing_more(written: Sequence[tuple[Revision, ItemEvent]]) -> Sequence[Event]:
     """Most stages announce only their own event."""
     return ()
 
@@ -63,7 +63,7 @@ class ItemHandler:
         publish: announces events; returns when the broker has them.
         load_rendition: (item, generation) -> the form that models see or hear.
         undo: removes what a withdrawn item left, everywhere this process can reach.
-        more: further events to announce with a result (the index stage tells the exhibitions).
+        more: further events to announce with the results of a batch (the index stage tells the exhibitions).
     """
 
     def __init__(
@@ -164,8 +164,10 @@ class ItemHandler:
         await self._fail(event, error)
 
     async def _looked_up(self, delivery: Delivery, event: ItemEvent) -> _Ticket | None:
-        state = await self._records.state(event.item)
         stage = self.stage.stage
+        # The first stage of a pass looks, and so does the one with an effect outside the record.
+        look = self._records.state_for if stage in (Stage.SCORE, Stage.EMBED) else self._records.fresh_state
+        state = await look(event.item, event.trace)
         version = (event.generation, event.revision)
         if state.withdrawn(event.generation):
             await self._undo(event.item, event.generation)
@@ -306,20 +308,19 @@ class ItemHandler:
     async def _check_and_announce(self, tickets: Sequence[_Ticket]) -> None:
         """After the writes: undo for those withdrawn meanwhile, announce the others."""
 
-        async def one(ticket: _Ticket) -> list[Event]:
+        async def one(ticket: _Ticket) -> Event | None:
             event = ticket.event
             assert ticket.result is not None
-            # Only a tombstone matters now, and listing those alone costs a third of listing the item.
-            if event.generation <= await self._records.buried(event.item):
+            if await self._records.withdrawn(event.item, event.generation):
                 await self._undo(event.item, event.generation)
-                return []
+                return None
             if ticket.state.failed(self.stage.stage.value) is not None:
                 # It went well this time: the dead letter of an earlier try is settled.
                 settled = f"/{self.stage.stage.value}.json"
                 await self._records.objects.delete(
                     [key for key in ticket.state.keys if key.endswith(settled) and "/dead/" in key]
                 )
-            successor = self._produces.model_validate(
+            return self._produces.model_validate(
                 {
                     "trace": event.trace,
                     "item": event.item,
@@ -328,14 +329,15 @@ class ItemHandler:
                     "result": ticket.key,
                 }
             )
-            try:
-                return [successor, *await self._more(ticket.result, event)]
-            except (NotFound, Lasting) as error:
-                await self._broken(event, error)
-                return []
 
         found = await asyncio.gather(*map(one, tickets))
-        await self._publish([event for events in found for event in events])
+        successors = [event for event in found if event is not None]
+        alive = [
+            (ticket.job.revision, ticket.event)
+            for ticket, event in zip(tickets, found, strict=True)
+            if event is not None and ticket.job is not None
+        ]
+        await self._publish([*successors, *(await self._more(alive) if alive else ())])
 
     # -- failures ------------------------------------------------------------------------------------------
 

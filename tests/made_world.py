@@ -24,11 +24,12 @@ from infra.objects import Objects
 from infra.records import Records
 from infra.vectors import Vectors
 from promenade.profile import read_profile
-from schemas.events import EVENT_OF_STAGE, Arrived, Event, ItemEvent, PairingCommand, Withdrawn, encode, new_trace
+from schemas.events import EVENT_OF_STAGE, Arrived, Event, PairingCommand, Withdrawn, encode, new_trace
 from schemas.media import Kind, digest_of, split_item_id
-from schemas.records import Result, Stage
+from schemas.records import Stage
+from streams.exhibitions import ready_commands
 from streams.items import ItemHandler
-from streams.pairing import PairHandler, wants
+from streams.pairing import PairHandler
 from streams.pipeline import PIPELINE
 from streams.runner import Delivery, Handler
 from streams.upkeep import WithdrawHandler
@@ -165,7 +166,7 @@ class World:
                 self.publish,
                 self._load,
                 self.withdrawing.undo,
-                **({"more": self._tell} if stage is Stage.INDEX else {}),
+                **({"more": lambda written: ready_commands(self.records, written)} if stage is Stage.INDEX else {}),
             )
             for stage, work in WORK.items()
         }
@@ -182,20 +183,6 @@ class World:
 
     async def _load(self, item: str, generation: int) -> bytes:
         return picture() if split_item_id(item)[0] is Kind.ARTWORK else SOUND
-
-    async def _tell(self, result: Result, event: ItemEvent) -> Sequence[Event]:
-        revision = await self.records.revision(event.item, (event.generation, event.revision))
-        return [
-            PairingCommand(
-                trace=event.trace,
-                exhibition=exhibition.name,
-                what="item-ready" if wants(exhibition, revision.collections) else "item-left",
-                item=event.item,
-                generation=event.generation,
-                revision=event.revision,
-            )
-            for exhibition in await self.records.exhibitions()
-        ]
 
     def delivery(self, event: Event | bytes, topic: str = "promenade.test") -> Delivery:
         """The event as it comes from the broker."""

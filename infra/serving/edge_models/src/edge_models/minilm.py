@@ -7,7 +7,7 @@ of pieces, rather than cut silently.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ Run = Callable[[dict[str, Integers]], npt.NDArray[Any]]
 """input_ids, attention_mask, token_type_ids [n, pieces] -> last_hidden_state [n, pieces, 384]."""
 
 _ROWS_AT_ONCE = 16
+_LONGER = 1.3
+"""A window that is longer than the first of its run by more than this begins a run of its own: on a CPU, a pass over
+padding costs as much as one over words."""
 
 
 class TextVectors:
@@ -54,10 +57,8 @@ class TextVectors:
             (number, window) for number, text in enumerate(texts) for window in self.windows(text)
         ]
         sums = np.zeros((len(texts), DIMENSION))
-        # Windows of like length run together, so that little is spent on padding.
         windows.sort(key=lambda pair: len(pair[1]))
-        for start in range(0, len(windows), _ROWS_AT_ONCE):
-            chunk = windows[start : start + _ROWS_AT_ONCE]
+        for chunk in _alike(windows):
             longest = len(chunk[-1][1])
             ids = np.zeros((len(chunk), longest), dtype=np.int64)
             mask = np.zeros((len(chunk), longest), dtype=np.int64)
@@ -71,3 +72,16 @@ class TextVectors:
                 sums[number] += vector * len(window)
         vectors = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
         return np.asarray(vectors, dtype=np.float32)
+
+
+def _alike(windows: Sequence[tuple[int, list[int]]]) -> Iterator[Sequence[tuple[int, list[int]]]]:
+    """Windows, sorted by length, in runs of like length."""
+    start = 0
+    for end in range(1, len(windows) + 1):
+        if (
+            end == len(windows)
+            or end - start == _ROWS_AT_ONCE
+            or len(windows[end][1]) > _LONGER * len(windows[start][1])
+        ):
+            yield windows[start:end]
+            start = end
