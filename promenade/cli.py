@@ -196,7 +196,9 @@ def prepare(as_json: AsJson = False) -> None:
         try:
             await objects.prepare()
             say(f"bucket {settings.bucket}: there")
-            made = await asyncio.to_thread(Topics(connection_of(settings)).prepare, settings.partitions)
+            made = await asyncio.to_thread(
+                Topics(connection_of(settings)).prepare, settings.partitions, settings.replication
+            )
             say(f"topics: {len(made)} made, the others there")
             if settings.qdrant_url is not None:
                 from promenade.profile import read_profile

@@ -65,7 +65,7 @@ async def _recreate(
         topics = Topics(connection)
         removed = await asyncio.to_thread(topics.remove)
         await asyncio.to_thread(forget_group, connection, settings.group)
-        made = await asyncio.to_thread(topics.prepare, settings.partitions)
+        made = await asyncio.to_thread(topics.prepare, settings.partitions, settings.replication)
         say(f"{len(removed)} topics removed, {len(made)} made with {settings.partitions} partitions each")
         return Compacted(tuple(removed), tuple(made), settings.partitions)
     finally:

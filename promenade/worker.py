@@ -246,7 +246,7 @@ class WorkerProcess:
         topics = Topics(clients.connection)
 
         async def prepare_topics() -> None:
-            await asyncio.to_thread(topics.prepare, self.settings.partitions)
+            await asyncio.to_thread(topics.prepare, self.settings.partitions, self.settings.replication)
 
         await until_it_works("reach the broker", prepare_topics, self._stop, self.starting)
         if self._vectors is not None:
