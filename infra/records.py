@@ -13,7 +13,7 @@ wrote, and can never hurt what a later, deliberate ingest writes.
     items/<id>/music/<generation>/<piece>/request.json           what was asked; piece.wav, piece.ogg: the sound;
                                                                  record.json: written last; deleted.json: by a person
     items/<id>/tombstones/<generation>.json                      all that a takedown leaves
-    dead/events/<topic>-<partition>-<offset>.json                events that could not be read
+    dead/events/<topic>-<partition>-<offset>-<digest>.json       events that could not be read
     attempts/<stage>/<uuid>.json                                 items in hand; what is left names the suspects
     exhibitions/<name>/settings/<number>.json                    numbered: creating the next one is compare and set
     exhibitions/<name>[/<creation>]/log/<number>.json            its pairing's revisions, fenced in the same way
@@ -108,6 +108,9 @@ def tombstone_key(item: str, generation: int) -> str:
 
 PIECE_NAMES: Final = ("request.json", "piece.wav", "piece.ogg", "record.json", "deleted.json")
 """What may lie in a piece's folder."""
+
+
+SOUND_TYPES: Final = {"wav": "audio/wav", "ogg": "audio/ogg"}
 
 
 def piece_key(artwork: str, generation: int, piece: str, name: str) -> str:
@@ -436,6 +439,13 @@ class Records:
                 return state, set(state.music[(state.latest[0], piece)])
         return None
 
+    async def put_sound(
+        self, artwork: str, generation: int, piece: str, name: str, descriptor: int, size: int
+    ) -> None:
+        """Keep a piece's sound: `piece.wav` or `piece.ogg` out of an open file of so many bytes."""
+        key = piece_key(artwork, generation, piece, name)
+        await self.objects.put_file(key, descriptor, size, SOUND_TYPES[name.rpartition(".")[2]])
+
     async def piece_names(self, artwork: str, generation: int, piece: str) -> set[str]:
         """What lies in a piece's folder."""
         folder = piece_key(artwork, generation, piece, "")
@@ -456,6 +466,19 @@ class Records:
     async def want_again(self, artwork: str, generation: int, piece: str) -> None:
         """A person asks for a piece that was removed: the mark goes."""
         await self.objects.delete([piece_key(artwork, generation, piece, "deleted.json")])
+
+    async def understood(self, item: str) -> tuple[Revision, dict[Stage, Result]] | None:
+        """A living item's latest revision with the newest result of each stage that has one; None: it is not here."""
+        state = await self.state(item)
+        if not state.alive or state.latest is None:
+            return None
+        try:
+            revision = await self.revision(item, state.latest)
+            found = {stage: await self.newest_result(state, stage) for stage in Stage}
+        except NotFound:
+            # A takedown went by.
+            return None
+        return revision, {stage: result for stage, result in found.items() if result is not None}
 
     # -- takedown ------------------------------------------------------------------------------------------
 
