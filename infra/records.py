@@ -649,6 +649,18 @@ class Records:
         listing = await self.objects.list(f"exhibitions/{exhibition}/log/")
         return int(listing[-1].key.rpartition("/")[2].removesuffix(".json")) if listing else 0
 
+    async def prune_pairing(self, exhibition: str, before: int) -> int:
+        """Remove the revisions of an exhibition's pairing with a lower number than `before`; how many went.
+
+        Their numbers fence off owners that were overtaken, so nobody may own the pairing meanwhile; and a snapshot
+        must hold what they said.
+        """
+        first_kept = pairing_revision_key(exhibition, max(0, before))
+        listing = await self.objects.list(f"exhibitions/{exhibition}/log/")
+        gone = [info.key for info in listing if info.key < first_kept]
+        await self.objects.delete(gone)
+        return len(gone)
+
     async def append_pairing(self, revision: PairingRevision) -> bool:
         """Continue the log; False when this number was written by somebody else: the writer lost its place."""
         key = pairing_revision_key(revision.exhibition, revision.number)
