@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 WITHDRAW: Final = "withdraw"
 """Name of the upkeep stage that carries takedowns out, in metrics and `status`."""
 
+FORGOTTEN_SECONDS: Final = 3600.0
+"""Sound without a record is being kept at this moment, or its writer died; nobody takes an hour to write it."""
+
 _EVENT_BEFORE: Final[dict[Stage, tuple[type[ItemEvent], Stage | None]]] = {
     Stage.CAPTION: (Arrived, None),
     Stage.SCORE: (Captioned, Stage.CAPTION),
@@ -351,6 +354,7 @@ class Reconciler:
                     key = piece_key(state.item, state.latest[0], piece, "request.json")
                     with contextlib.suppress(NotFound):
                         events.append(requested(await self._records.request(key)))
+        await self._unfinished_sound(states, moment)
         known = {event.key() for event in events}
         for settings in await self._records.exhibitions():
             if self._ask_music is not None and settings.music == "always":
@@ -360,6 +364,17 @@ class Reconciler:
         if events:
             counts[Stage.COMPOSE.value] = len(events)
         return events
+
+    async def _unfinished_sound(self, states: Sequence[ItemState], moment: datetime) -> None:
+        """Remove sound that a process wrote just before it died, of pieces that nobody asks for any more."""
+        for state in states:
+            for (generation, piece), names in state.music.items():
+                sound = {name: written for name, written in names.items() if name.startswith("piece.")}
+                if not sound or {"record.json", "request.json"} & set(names):
+                    continue
+                if (moment - max(sound.values())).total_seconds() >= FORGOTTEN_SECONDS:
+                    log.info("reconcile: unfinished sound of %s is removed", piece)
+                    await self._records.delete_piece(state.item, generation, piece, mark="deleted.json" in names)
 
     async def _leftovers(self, states: Sequence[ItemState], counts: dict[str, int]) -> list[Event]:
         """Withdrawn items of which something is left: their takedown is announced again."""

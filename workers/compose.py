@@ -77,6 +77,10 @@ class NoComposer(Refused):
     """The profile serves no composer."""
 
 
+class Unknown(Refused):
+    """There is no such picture, or it is not understood yet."""
+
+
 class Gone(Exception):
     """The picture was withdrawn, or the piece was deleted, while it was made; `why` says which."""
 
@@ -246,7 +250,7 @@ class Studio:
         try:
             kind, digest = split_item_id(artwork)
         except ValueError as error:
-            raise Refused(f"{error}; `promenade pairs --json` lists ids.") from None
+            raise Unknown(f"{error}; `promenade pairs --json` lists ids.") from None
         if kind is not Kind.ARTWORK:
             raise Refused("music is composed for pictures; this is the id of a track.")
         if not SHORTEST_PIECE <= seconds <= LONGEST_PIECE:
@@ -255,10 +259,10 @@ class Studio:
             raise Refused(f"a seed is a whole number from 0 to {HIGHEST_SEED}, not {seed}.")
         known = await self._shelf.understood(artwork)
         if known is None:
-            raise Refused(f"{artwork} is not here; `promenade status` shows what is there.")
+            raise Unknown(f"{artwork} is not here; `promenade status` shows what is there.")
         revision, results = known
         if not {Stage.CAPTION, Stage.SCORE, Stage.EMBED} <= set(results):
-            raise Refused(f"{artwork} is not understood yet; `promenade show` tells how far it is.")
+            raise Unknown(f"{artwork} is not understood yet; `promenade show` tells how far it is.")
         said, scored = results[Stage.CAPTION].body, results[Stage.SCORE].body
         assert isinstance(said, CaptionBody) and isinstance(scored, ScoreBody)
         wanted = checked_wishes(wishes or {})
