@@ -1,7 +1,7 @@
 """The HTTP API of a worker process: is it alive, is it ready, its metrics, and what people may read.
 
-Everything here only reads. It binds to loopback unless settings say otherwise; errors are JSON with a plain
-`detail`, and nothing of a stack trace leaves the process.
+Everything here only reads; music, which is asked for, has a module of its own (`gallery.music`). It binds to loopback
+unless settings say otherwise; errors are JSON with a plain `detail`, and nothing of a stack trace leaves the process.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from gallery.music import LiveMusic, music_routes
 from gallery.views import (
     ExhibitionView,
     ItemView,
@@ -66,6 +67,7 @@ class Reach:
     vectors: Vectors | None
     runners: Mapping[str, Observed]
     ready: Callable[[], Awaitable[dict[str, str]]]
+    music: LiveMusic | None = None
 
 
 def _hit(found: Found) -> dict[str, Any]:
@@ -185,4 +187,6 @@ def make_api(reach: Reach) -> FastAPI:
         found = await reach.vectors.nearest(kind, space.name, vectors[space.name], limit + 1)
         return [_hit(one) for one in found if one.item != item][:limit]
 
+    if reach.music is not None:
+        api.include_router(music_routes(reach.music))
     return api

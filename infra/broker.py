@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import MemberToRemove, NewTopic
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import InvalidReplicationFactorError, KafkaError, TopicAlreadyExistsError
 
 from schemas.events import EVENT_TYPES, MAXIMUM_EVENT_BYTES, Event, encode
 from schemas.failures import Passing, Refused
@@ -75,12 +75,17 @@ class Topics:
         except (KafkaError, OSError, ValueError) as error:
             raise Passing(PART, f"{self._connection.servers} does not answer ({type(error).__name__})") from None
 
-    def prepare(self, partitions: int, replication: int = 1) -> list[str]:
+    def prepare(self, partitions: int, replication: int = -1) -> list[str]:
         """Make the topics that are missing; the names of those made.
+
+        Args:
+            partitions: of each topic.
+            replication: copies of each; -1 leaves it to the broker (its default.replication.factor).
 
         Raises:
             Passing: the broker is away.
-            Refused: a topic exists with another partition count; `promenade compact` makes it anew.
+            Refused: a topic exists with another partition count (`promenade compact` makes it anew), or there are
+                fewer brokers than copies asked for.
         """
         admin = self._admin()
         try:
@@ -103,6 +108,12 @@ class Topics:
                     admin.create_topics([NewTopic(name, partitions, replication, topic_configs=settings)])
                 except TopicAlreadyExistsError:
                     continue
+                except InvalidReplicationFactorError:
+                    raise Refused(
+                        f"the brokers cannot keep {replication} copies of the topic {name}: there are fewer of them "
+                        "than copies. Set PROMENADE_REPLICATION to their number at most, or to -1 for their own "
+                        "default (default.replication.factor)."
+                    ) from None
             return missing
         except (KafkaError, OSError) as error:
             raise Passing(PART, f"topics could not be made: {type(error).__name__}: {error}") from None

@@ -13,7 +13,7 @@ wrote, and can never hurt what a later, deliberate ingest writes.
     items/<id>/music/<generation>/<piece>/request.json           what was asked; piece.wav, piece.ogg: the sound;
                                                                  record.json: written last; deleted.json: by a person
     items/<id>/tombstones/<generation>.json                      all that a takedown leaves
-    dead/events/<topic>-<partition>-<offset>.json                events that could not be read
+    dead/events/<topic>-<partition>-<offset>-<digest>.json       events that could not be read
     attempts/<stage>/<uuid>.json                                 items in hand; what is left names the suspects
     exhibitions/<name>/settings/<number>.json                    numbered: creating the next one is compare and set
     exhibitions/<name>[/<creation>]/log/<number>.json            its pairing's revisions, fenced in the same way
@@ -113,6 +113,9 @@ def tombstone_key(item: str, generation: int) -> str:
 
 PIECE_NAMES: Final = ("request.json", "piece.wav", "piece.ogg", "record.json", "deleted.json")
 """What may lie in a piece's folder."""
+
+
+SOUND_TYPES: Final = {"wav": "audio/wav", "ogg": "audio/ogg"}
 
 
 def piece_key(artwork: str, generation: int, piece: str, name: str) -> str:
@@ -468,6 +471,13 @@ class Records:
                 return state, set(state.music[(state.latest[0], piece)])
         return None
 
+    async def put_sound(
+        self, artwork: str, generation: int, piece: str, name: str, descriptor: int, size: int
+    ) -> None:
+        """Keep a piece's sound: `piece.wav` or `piece.ogg` out of an open file of so many bytes."""
+        key = piece_key(artwork, generation, piece, name)
+        await self.objects.put_file(key, descriptor, size, SOUND_TYPES[name.rpartition(".")[2]])
+
     async def piece_names(self, artwork: str, generation: int, piece: str) -> set[str]:
         """What lies in a piece's folder."""
         folder = piece_key(artwork, generation, piece, "")
@@ -488,6 +498,19 @@ class Records:
     async def want_again(self, artwork: str, generation: int, piece: str) -> None:
         """A person asks for a piece that was removed: the mark goes."""
         await self.objects.delete([piece_key(artwork, generation, piece, "deleted.json")])
+
+    async def understood(self, item: str) -> tuple[Revision, dict[Stage, Result]] | None:
+        """A living item's latest revision with the newest result of each stage that has one; None: it is not here."""
+        state = await self.state(item)
+        if not state.alive or state.latest is None:
+            return None
+        try:
+            revision = await self.revision(item, state.latest)
+            found = {stage: await self.newest_result(state, stage) for stage in Stage}
+        except NotFound:
+            # A takedown went by.
+            return None
+        return revision, {stage: result for stage, result in found.items() if result is not None}
 
     # -- takedown ------------------------------------------------------------------------------------------
 
@@ -659,6 +682,18 @@ class Records:
         """Number of the last revision of an exhibition's pairing; 0 where there is none."""
         listing = await self.objects.list(f"exhibitions/{exhibition}/log/")
         return int(listing[-1].key.rpartition("/")[2].removesuffix(".json")) if listing else 0
+
+    async def prune_pairing(self, exhibition: str, before: int) -> int:
+        """Remove the revisions of an exhibition's pairing with a lower number than `before`; how many went.
+
+        Their numbers fence off owners that were overtaken, so nobody may own the pairing meanwhile; and a snapshot
+        must hold what they said.
+        """
+        first_kept = pairing_revision_key(exhibition, max(0, before))
+        listing = await self.objects.list(f"exhibitions/{exhibition}/log/")
+        gone = [info.key for info in listing if info.key < first_kept]
+        await self.objects.delete(gone)
+        return len(gone)
 
     async def append_pairing(self, revision: PairingRevision) -> bool:
         """Continue the log; False when this number was written by somebody else: the writer lost its place."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -196,7 +197,9 @@ def prepare(as_json: AsJson = False) -> None:
         try:
             await objects.prepare()
             say(f"bucket {settings.bucket}: there")
-            made = await asyncio.to_thread(Topics(connection_of(settings)).prepare, settings.partitions)
+            made = await asyncio.to_thread(
+                Topics(connection_of(settings)).prepare, settings.partitions, settings.replication
+            )
             say(f"topics: {len(made)} made, the others there")
             if settings.qdrant_url is not None:
                 from promenade.profile import read_profile
@@ -619,12 +622,12 @@ def reconcile(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
 
 @application.command()
 def compact(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
-    """Make the event log small: recreate the topics once nothing waits. The stack must be down."""
+    """Make the event log and the logs of exhibitions small, once nothing waits. The stack must be down."""
     from promenade.compaction import compact as work
 
     done = carry_out(work(data, say))
     if as_json:
-        print_json({"removed": list(done.removed), "made": list(done.made), "partitions": done.partitions})
+        print_json(dataclasses.asdict(done))
 
 
 @dead_letters.command("list")

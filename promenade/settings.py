@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     broker_user: str | None = None
     broker_password: SecretStr | None = None
     partitions: int = Field(8, ge=1, le=1024, description="Partitions of each stage's topic, fixed at creation.")
+    replication: int = Field(
+        -1, ge=-1, description="Copies of each topic, fixed at creation; -1: as the broker says."
+    )
     group: str = Field("promenade", min_length=1, description="The consumer group that all workers share.")
 
     s3_endpoint: str = Field("127.0.0.1:7612", description="Object store as host:port, without a scheme.")
@@ -98,6 +101,13 @@ class Settings(BaseSettings):
         for address in addresses:
             split_address(address)
         return ",".join(addresses)
+
+    @field_validator("replication")
+    @classmethod
+    def _copies_are_some(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("0 copies of a topic keep nothing: give 1 or more, or -1 for what the broker says")
+        return value
 
     @field_validator("s3_endpoint", "inference")
     @classmethod

@@ -20,6 +20,7 @@ from typing import Any, Final
 import uvicorn
 
 from gallery.api import Reach, make_api
+from gallery.music import LiveMusic
 from infra.broker import Connection, Topics, reachable
 from infra.inference import Inference
 from infra.objects import Objects
@@ -28,11 +29,12 @@ from infra.vectors import Vectors
 from promenade.clients import connection_of, objects_of
 from promenade.profile import read_profile
 from promenade.settings import Settings
-from schemas.events import EVENT_OF_STAGE, Event, PairingCommand, Withdrawn
+from schemas.events import EVENT_OF_STAGE, Event, MusicRequested, PairingCommand, Withdrawn
 from schemas.failures import Passing, Refused
 from schemas.profile import Profile
 from schemas.records import Stage
 from streams.application import Application
+from streams.compose import Asker, ComposeHandler
 from streams.exhibitions import ready_commands
 from streams.ingest import load_rendition
 from streams.items import ItemHandler
@@ -40,6 +42,7 @@ from streams.pairing import PairHandler
 from streams.pipeline import PIPELINE
 from streams.runner import StageRunner
 from streams.upkeep import WITHDRAW, Reconciler, WithdrawHandler, mend_index, undo_and_tell
+from workers.compose import Studio
 from workers.contract import Tools
 from workers.media.pool import DecoderPool
 
@@ -143,6 +146,8 @@ class WorkerProcess:
         clients = self._clients
         records = clients.records
         tools = Tools(clients.inference, clients.profile, self._vectors)
+        self._studio = Studio(records, tools, self.settings.data / "spool")
+        asker = Asker(records, self._studio)
         withdraw = None if self._vectors is None else WithdrawHandler(records, self._vectors, self._publish)
         undo = undo_and_tell(records, self._publish) if withdraw is None else withdraw.undo
 
@@ -162,9 +167,16 @@ class WorkerProcess:
             topics[EVENT_OF_STAGE[stage][0].topic] = self.runners[stage.value] = runner
         self._pair: PairHandler | None = None
         if Stage.PAIR in self.stages:
-            self._pair = PairHandler(records, self._publish)
+            self._pair = PairHandler(records, self._publish, asker.wall)
             runner = StageRunner(Stage.PAIR.value, self._pair, batch=64, concurrency=1, together=True)
             topics[PairingCommand.topic] = self.runners[Stage.PAIR.value] = runner
+        if Stage.COMPOSE in self.stages:
+            composer = ComposeHandler(records, self._studio, tools, self._publish, undo)
+            # One at a time: the composer makes several at once, but those are for people who wait.
+            runner = StageRunner(Stage.COMPOSE.value, composer, batch=1, concurrency=1)
+            topics[MusicRequested.topic] = self.runners[Stage.COMPOSE.value] = runner
+        self._ask_music = asker.wall
+        self._live = LiveMusic(records, self._studio, self._publish, asker.ask, undo)
         if withdraw is not None and Stage.INDEX in self.stages:
             runner = StageRunner(WITHDRAW, withdraw, batch=16, concurrency=1)
             topics[Withdrawn.topic] = self.runners[WITHDRAW] = runner
@@ -233,7 +245,7 @@ class WorkerProcess:
         topics = Topics(clients.connection)
 
         async def prepare_topics() -> None:
-            await asyncio.to_thread(topics.prepare, self.settings.partitions)
+            await asyncio.to_thread(topics.prepare, self.settings.partitions, self.settings.replication)
 
         await until_it_works("reach the broker", prepare_topics, self._stop, self.starting)
         if self._vectors is not None:
@@ -263,6 +275,7 @@ class WorkerProcess:
     async def _shut_down(self) -> None:
         # Runners first: what they hold goes back unacknowledged at once; then the group is left.
         await asyncio.gather(*(runner.stop(grace=2.0) for runner in self.runners.values()))
+        await self._live.close()
         if self._pair is not None:
             await self._pair.close()
         with contextlib.suppress(Exception, asyncio.TimeoutError):
@@ -275,7 +288,7 @@ class WorkerProcess:
 
     async def _reconcile_for_ever(self) -> None:
         patience = self.settings.reconcile_seconds
-        reconciler = Reconciler(self._clients.records, self._publish, patience)
+        reconciler = Reconciler(self._clients.records, self._publish, patience, self._ask_music)
         announced_at: float | None = None
         while True:
             await asyncio.sleep(min(60.0, max(1.0, patience / 5)))
@@ -316,6 +329,7 @@ class WorkerProcess:
             vectors=self._vectors,
             runners=self.runners,
             ready=self._readiness,
+            music=self._live,
         )
 
     async def _readiness(self) -> dict[str, str]:
@@ -325,7 +339,7 @@ class WorkerProcess:
             missing.setdefault("broker", "not consuming yet")
         needed = sorted(
             set(self._clients.profile.models)
-            if any(stage in self.stages for stage in (Stage.CAPTION, Stage.SCORE, Stage.EMBED))
+            if any(stage in self.stages for stage in (Stage.CAPTION, Stage.SCORE, Stage.EMBED, Stage.COMPOSE))
             else set()
         )
         for part, check in (

@@ -21,7 +21,7 @@ from infra.objects import NotFound
 from infra.records import ItemState, Records, result_key
 from schemas.events import EVENT_OF_STAGE, DeadLettered, Event, ItemEvent, decode, new_trace
 from schemas.failures import Lasting, Passing
-from schemas.media import Kind
+from schemas.media import Kind, digest_of
 from schemas.records import DeadLetter, Provenance, Result, Revision, Stage, inputs_digest, now
 from streams.runner import STRIKES, Delivery
 from workers.contract import Job, Outcome, StageWork, Tools
@@ -392,8 +392,10 @@ class ItemHandler:
 async def unreadable(records: Records, publish: Publish, stage: str, delivery: Delivery, failure: Lasting) -> None:
     """Set an event aside that cannot be read, with its first bytes so that a person can see what it was."""
     sample = delivery.value[:200].decode("utf-8", "replace")
+    # A topic that was made anew counts its offsets from 0 again; the bytes tell its events from those before.
+    name = f"{delivery.reference.replace('/', '-')}-{digest_of(delivery.value)[:16]}"
     key = await records.set_event_aside(
-        delivery.reference.replace("/", "-"),
+        name,
         DeadLetter(
             stage=stage,
             reason=failure.reason,

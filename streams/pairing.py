@@ -11,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from infra.metrics import PAIR_SIMILARITY, PAIRS, PAIRS_HUNG, STAGE_EVENTS
 from infra.objects import NotFound
 from infra.records import Records, pairing_revision_key, version_text
-from schemas.events import PairingChanged, PairingCommand, decode
+from schemas.events import Event, PairingChanged, PairingCommand, decode
 from schemas.failures import Lasting, Passing
 from schemas.records import ExhibitionSettings, Stage
+from streams.compose import AskMusic, newly_hung
 from streams.items import Publish, unreadable
 from streams.runner import Delivery
 from workers.pair import ExhibitionPairing, Ready, check_settings
@@ -85,11 +86,13 @@ class PairHandler:
     Args:
         records: the truth.
         publish: announces events.
+        ask_music: says which music the wall wants; None: nobody composes here.
     """
 
-    def __init__(self, records: Records, publish: Publish) -> None:
+    def __init__(self, records: Records, publish: Publish, ask_music: AskMusic | None = None) -> None:
         self._records = records
         self._publish = publish
+        self._ask_music = ask_music
         self._agents: dict[str, _Agent] = {}
 
     def partitions_moved(self) -> None:
@@ -153,6 +156,9 @@ class PairHandler:
             outcome = "repeated" if revision is None else "done"
             STAGE_EVENTS.labels(Stage.PAIR.value, outcome).inc(len(commands))
             await self._announce(agent, trace)
+            if any(command.what == "changed" for command in commands):
+                # The policy may be a new one: then music is wanted for all that hangs already.
+                await self._publish(await self._music(settings, list(agent.pairing.state.hung), trace))
         if agent.pairing.stale and agent.anew is None and self._agents.get(name) is agent:
             agent.anew = asyncio.create_task(self._pair_anew(agent, trace), name=f"pair {name} anew")
 
@@ -168,7 +174,10 @@ class PairHandler:
         settings = agent.pairing.settings
         last = await self._records.last_pairing(settings.home)
         if last > agent.announced:
-            await self._publish([_changed(settings, last, trace)])
+            # With the music that this revision asked for: the same question is the same piece.
+            hung = newly_hung(await self._records.pairing_log(settings.home, last - 1))
+            wanted = await self._music(settings, hung.items(), trace)
+            await self._publish([_changed(settings, last, trace), *wanted])
             agent.announced = last
         taken = await agent.pairing.take_over()
         if taken is not None:
@@ -225,11 +234,22 @@ class PairHandler:
     async def _announce(self, agent: _Agent, trace: str) -> None:
         """Publish what was written since the last announcement; nothing when there is nothing new."""
         settings, last = agent.pairing.settings, agent.pairing.state.number
-        events = [_changed(settings, number, trace) for number in range(agent.announced + 1, last + 1)]
+        events: list[Event] = [_changed(settings, number, trace) for number in range(agent.announced + 1, last + 1)]
         if events:
+            if self._ask_music is not None and settings.music == "always":
+                revisions = await self._records.pairing_log(settings.home, agent.announced)
+                events += await self._music(settings, newly_hung(revisions).items(), trace)
             await self._publish(events)
             agent.announced = last
             self._measure(agent.pairing)
+
+    async def _music(
+        self, settings: ExhibitionSettings, hung: Iterable[tuple[str, str]], trace: str
+    ) -> Sequence[Event]:
+        """The music that these pictures, with their tracks, ask for."""
+        if self._ask_music is None or settings.music != "always":
+            return []
+        return await self._ask_music(settings, dict(hung), trace)
 
     @staticmethod
     def _measure(agent: ExhibitionPairing) -> None:

@@ -6,6 +6,7 @@ checks the record before and after it writes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,14 +14,16 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from infra.metrics import REANNOUNCED, STAGE_EVENTS
+from infra.objects import NotFound
 from infra.progress import ITEM_STAGES, next_stage, waiting_since
-from infra.records import ItemState, Records, membership_key, version_text
+from infra.records import ItemState, Records, membership_key, piece_key, version_text
 from schemas.events import (
     Arrived,
     Captioned,
     Embedded,
     Event,
     ItemEvent,
+    MusicRequested,
     PairingCommand,
     Scored,
     Withdrawn,
@@ -30,6 +33,7 @@ from schemas.events import (
 from schemas.failures import Lasting, Refused
 from schemas.media import Kind, split_item_id
 from schemas.records import DeadLetter, Stage, Tombstone, now
+from streams.compose import AskMusic, requested
 from streams.exhibitions import command, item_commands
 from streams.items import Publish, unreadable
 from streams.runner import Delivery
@@ -39,6 +43,9 @@ log = logging.getLogger(__name__)
 
 WITHDRAW: Final = "withdraw"
 """Name of the upkeep stage that carries takedowns out, in metrics and `status`."""
+
+FORGOTTEN_SECONDS: Final = 3600.0
+"""Sound without a record is being kept at this moment, or its writer died; nobody takes an hour to write it."""
 
 _EVENT_BEFORE: Final[dict[Stage, tuple[type[ItemEvent], Stage | None]]] = {
     Stage.CAPTION: (Arrived, None),
@@ -179,7 +186,7 @@ def event_of(letter: DeadLetter) -> Event | None:
     if not letter.event or "type" not in letter.event:
         return None
     kinds: dict[str, type[ItemEvent]] = {"arrived": Arrived, "captioned": Captioned, "scored": Scored}
-    kinds |= {"embedded": Embedded}
+    kinds |= {"embedded": Embedded, "music-requested": MusicRequested}
     model = kinds.get(str(letter.event["type"]))
     return None if model is None else model.model_validate({**letter.event, "trace": new_trace(), "happened": now()})
 
@@ -246,10 +253,14 @@ class Reconciler:
         records: the truth.
         publish: announces events.
         patience: seconds.
+        ask_music: says which music a wall wants; None: only what was asked for before is announced again.
     """
 
-    def __init__(self, records: Records, publish: Publish, patience: float) -> None:
+    def __init__(
+        self, records: Records, publish: Publish, patience: float, ask_music: AskMusic | None = None
+    ) -> None:
         self._records = records
+        self._ask_music = ask_music
         self._publish = publish
         self._patience = patience
         self._announced: dict[tuple[str, str], tuple[float, float]] = {}
@@ -277,6 +288,7 @@ class Reconciler:
                     events.append(event)
                     counts[stage.value] = counts.get(stage.value, 0) + 1
         events += await self._pairing(alive, counts, moment, at_once)
+        events += await self._music(alive, counts, moment, at_once)
         events += await self._leftovers(states, counts)
         await self._old_marks(states, moment)
         for name, number in counts.items():
@@ -319,6 +331,50 @@ class Reconciler:
         if events:
             counts[Stage.PAIR.value] = len(events)
         return events
+
+    async def _music(
+        self, states: Sequence[ItemState], counts: dict[str, int], moment: datetime, at_once: bool
+    ) -> list[Event]:
+        """Music that was asked for and is not there, and what walls want and nobody asked for yet.
+
+        While pieces are finished now and then, the queue is only long; nothing is announced again then.
+        """
+        finished = [
+            names["record.json"] for state in states for names in state.music.values() if "record.json" in names
+        ]
+        idle = (moment - max(finished)).total_seconds() if finished else float("inf")
+        if not at_once and idle < self._patience:
+            return []
+        events: list[Event] = []
+        for state in states:
+            assert state.latest is not None
+            for piece in state.wanted_pieces():
+                written = state.music[(state.latest[0], piece)]["request.json"]
+                if at_once or (moment - written).total_seconds() >= self._patience:
+                    key = piece_key(state.item, state.latest[0], piece, "request.json")
+                    with contextlib.suppress(NotFound):
+                        events.append(requested(await self._records.request(key)))
+        await self._unfinished_sound(states, moment)
+        known = {event.key() for event in events}
+        for settings in await self._records.exhibitions():
+            if self._ask_music is not None and settings.music == "always":
+                hung = (await read_state(self._records, settings.home)).hung
+                missing = {artwork: track for artwork, track in hung if artwork not in known}
+                events += await self._ask_music(settings, missing, new_trace())
+        if events:
+            counts[Stage.COMPOSE.value] = len(events)
+        return events
+
+    async def _unfinished_sound(self, states: Sequence[ItemState], moment: datetime) -> None:
+        """Remove sound that a process wrote just before it died, of pieces that nobody asks for any more."""
+        for state in states:
+            for (generation, piece), names in state.music.items():
+                sound = {name: written for name, written in names.items() if name.startswith("piece.")}
+                if not sound or {"record.json", "request.json"} & set(names):
+                    continue
+                if (moment - max(sound.values())).total_seconds() >= FORGOTTEN_SECONDS:
+                    log.info("reconcile: unfinished sound of %s is removed", piece)
+                    await self._records.delete_piece(state.item, generation, piece, mark="deleted.json" in names)
 
     async def _leftovers(self, states: Sequence[ItemState], counts: dict[str, int]) -> list[Event]:
         """Withdrawn items of which something is left: their takedown is announced again."""

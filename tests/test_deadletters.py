@@ -6,6 +6,7 @@ import pytest
 
 from infra.progress import progress_of
 from infra.records import dead_key
+from promenade.cli import check_letter
 from schemas.events import Arrived, Captioned, DeadLettered, Indexed, new_trace
 from schemas.failures import Lasting, Refused
 from schemas.records import Catalogue, DeadLetter, Stage, now
@@ -113,6 +114,21 @@ async def test_an_event_that_could_not_be_read_can_only_be_dropped(world: World)
             await retry(world.records, world.publish, key)
         await drop(world.records, key)
     assert await world.records.dead_letters() == []
+
+
+async def test_events_of_a_topic_made_anew_do_not_replace_earlier_letters(world: World) -> None:
+    """The same topic, partition and offset, but another event; and the same event once more."""
+    handler = world.items[Stage.CAPTION]
+    first, second, again = (world.delivery(content, "promenade.arrived") for content in (b"?", b"!", b"?"))
+    second.offset = again.offset = first.offset
+    for delivery in (first, second, again):
+        await handler.handle([delivery])
+    letters = await world.records.dead_letters()
+    assert len({key for key, _ in letters}) == 2
+    assert {letter.reference for _, letter in letters} == {first.reference}
+    assert sorted(str((letter.event or {})["first bytes"]) for _, letter in letters) == ["!", "?"]
+    for key, _ in letters:
+        assert check_letter(key) == key
 
 
 async def test_letters_of_every_kind_are_listed_with_items_first(world: World) -> None:

@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from promenade.settings import Settings, ports_from, split_address
+from promenade.supervisor import embedded_settings
 
 
 @pytest.fixture(autouse=True)
@@ -86,3 +87,12 @@ def test_ports_laid_out_from_a_number_do_not_collide() -> None:
     for wrong in (80, 65530):
         with pytest.raises(ValueError, match="give a number from 1024"):
             ports_from(wrong)
+
+
+def test_copies_of_a_topic_are_the_brokers_own_affair_unless_told(tmp_path: Path) -> None:
+    assert Settings().replication == -1
+    assert Settings(replication=3).replication == 3
+    with pytest.raises(ValidationError, match="0 copies"):
+        Settings(replication=0)
+    # The embedded broker is one, whatever the environment says.
+    assert embedded_settings(tmp_path, replication=3).replication == 1

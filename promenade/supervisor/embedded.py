@@ -44,6 +44,7 @@ def embedded_settings(data: Path | None = None, *, first_port: int | None = None
             "data": folder,
             "broker": f"{LOOPBACK}:{placed.broker_port}",
             "broker_security": "PLAINTEXT",
+            "replication": 1,
             "s3_endpoint": f"{LOOPBACK}:{placed.s3_port}",
             "s3_access_key": secrets.s3_access_key,
             "s3_secret_key": secrets.s3_secret_key,
