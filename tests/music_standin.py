@@ -43,7 +43,7 @@ instance_group [ { kind: KIND_CPU count: 1 } ]
 parameters { key: "version" value: { string_value: "1" } }
 """
 
-STANDIN = """
+STANDIN = '''
 import json, os, threading, time
 import numpy as np
 import triton_python_backend_utils as pb
@@ -111,7 +111,7 @@ class TritonPythonModel:
             with self.lock:
                 self.live -= live
                 self.lock.notify_all()
-"""
+'''
 
 
 def repository(folder: Path, others: bool = True) -> Path:
