@@ -357,12 +357,17 @@ async def patiently(
         Passing: it stayed away for longer than the limit.
     """
     started, wait = time.monotonic(), 0.5
+    refusing_since: float | None = None
     while True:
         try:
             return await work()
         except Passing as trouble:
-            limit = min(limit_seconds, REFUSAL_SECONDS) if isinstance(trouble, Refusing) else limit_seconds
-            if time.monotonic() - started > limit:
+            moment = time.monotonic()
+            # Counted from the first refusal in a row: a store that was away and starts may refuse for a moment.
+            refusing_since = (refusing_since or moment) if isinstance(trouble, Refusing) else None
+            if moment - started > limit_seconds:
+                raise
+            if refusing_since is not None and moment - refusing_since > REFUSAL_SECONDS:
                 raise
             say(f"waiting for the {trouble.part}: {trouble.reason}")
             await asyncio.sleep(wait)

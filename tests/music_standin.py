@@ -13,11 +13,31 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+
+from gallery.music import LiveMusic
+from infra.objects import Objects
+from infra.records import DEFAULT_EXHIBITION
 from infra.serving import triton
+from infra.vectors import Vectors
+from schemas.events import MusicRequested, PairingCommand, new_trace
+from schemas.failures import Lasting
+from schemas.media import Kind
+from schemas.profile import ModelEntry
+from schemas.records import ExhibitionSettings
+from streams.compose import Asker, ComposeHandler
+from streams.pairing import PairHandler
+from tests.made_world import PROFILE, HookedObjects, MadeInference, World
 from tests.serving_fixtures import ENVIRONMENT, REPOSITORY, Served, free_ports
+from tests.stack_fixtures import Reached, put_item
+from workers.compose import CAPABILITY, Studio
+from workers.contract import Array, Tools
+from workers.spool import RATE
 
 CONFIGURATION = """
 name: "compose_music"
@@ -43,7 +63,7 @@ instance_group [ { kind: KIND_CPU count: 1 } ]
 parameters { key: "version" value: { string_value: "1" } }
 """
 
-STANDIN = '''
+STANDIN = """
 import json, os, threading, time
 import numpy as np
 import triton_python_backend_utils as pb
@@ -111,7 +131,7 @@ class TritonPythonModel:
             with self.lock:
                 self.live -= live
                 self.lock.notify_all()
-'''
+"""
 
 
 def repository(folder: Path, others: bool = True) -> Path:
@@ -169,6 +189,112 @@ def served(folder: Path) -> Iterator[Served]:
         triton.clean_after(start.region_prefix)
 
 
-def report_of(text: bytes) -> dict[str, object]:
-    """A report as plain values."""
-    return dict(json.loads(text))
+MUSIC_PROFILE = PROFILE.model_copy(
+    update={"models": {**PROFILE.models, CAPABILITY: ModelEntry(version="stand-in 1", reads=("measurements",))}}
+)
+
+
+class MadeComposer(MadeInference):
+    """The stand-in inside this process. `hook` is called before each chunk, with its number and whether it is live:
+    a test may wait there, or raise.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hook: Callable[[int, bool], Awaitable[None]] | None = None
+        self.running = 0
+        self.composed: list[tuple[float, int, bool]] = []
+        """(seconds, seed, live) of every piece that was begun."""
+
+    async def stream(
+        self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str], *, stall_seconds: float
+    ) -> AsyncGenerator[dict[str, Array], None]:
+        """As `infra.inference.Inference.stream`."""
+        seconds, seed, live = float(inputs["SECONDS"][0]), int(inputs["SEED"][0]), bool(inputs["LIVE"][0])
+        if not 5 <= seconds <= 180:
+            raise Lasting(f"the model {model} refuses it: SECONDS is {seconds:g}")
+        assert inputs["RGB"].shape == (5, 3) and inputs["VA"].shape == (5, 2) and inputs["VECTOR"].ndim == 1
+        assert len(inputs["TEXTS"]) == len(inputs["MEASUREMENTS"]) == 5
+        self.composed.append((seconds, seed, live))
+        self.running += 1
+        try:
+            moments = np.arange(int(seconds * RATE)) / RATE
+            tone = 0.3 * np.sin(2 * np.pi * (220 + seed % 99) * moments).astype(np.float32)
+            for number, start in enumerate(range(0, len(tone), RATE)):
+                if self.hook is not None:
+                    await self.hook(number, live)
+                part = tone[start : start + RATE]
+                yield {"SAMPLES": np.stack([part, part / 2], axis=1), "REPORT": _bytes(b"")}
+            report = {"version": "1", "seed": seed, "seconds": seconds, "key": "D", "mode": "minor", "sections": []}
+            yield {"SAMPLES": np.zeros((0, 2), np.float32), "REPORT": _bytes(json.dumps(report).encode())}
+        finally:
+            self.running -= 1
+
+
+def _bytes(content: bytes) -> Array:
+    array = np.empty(1, dtype=np.object_)
+    array[0] = content
+    return array
+
+
+class MusicWorld(World):
+    """A world that composes: the stand-in, the compose stage, and what people ask for."""
+
+    def __init__(self, objects: Objects, vectors: Vectors, folder: Path) -> None:
+        self.folder = folder
+        super().__init__(objects, vectors)
+
+    def restart(self) -> None:
+        """See `World.restart`."""
+        if not isinstance(self.inference, MadeComposer):
+            self.inference = MadeComposer()
+        super().restart()
+        self.tools = Tools(self.inference, MUSIC_PROFILE, self.vectors)
+        self.studio = Studio(self.records, self.tools, self.folder)
+        self.asker = Asker(self.records, self.studio)
+        self.composing = ComposeHandler(self.records, self.studio, self.tools, self.publish, self.withdrawing.undo)
+        self.pairing = PairHandler(self.records, self.publish, self.asker.wall)
+        self.handlers |= {PairingCommand: self.pairing, MusicRequested: self.composing}
+        self.live = LiveMusic(self.records, self.studio, self.publish, self.asker.ask, self.withdrawing.undo)
+
+    async def hang(self, *names: str, music: str = "on request") -> list[str]:
+        """Pictures, each with a track, understood and paired on the default wall with this policy."""
+        settings = await self.records.exhibition(DEFAULT_EXHIBITION)
+        assert settings is not None
+        if settings.music != music:
+            changed = {**settings.model_dump(), "music": music, "number": settings.number + 1}
+            assert await self.records.put_exhibition(ExhibitionSettings.model_validate(changed))
+        pictures = []
+        for place, name in enumerate(names):
+            for kind in Kind:
+                called = name if kind is Kind.ARTWORK else f"{name}, a track"
+                item = await put_item(self.records, called, kind, sequence=place)
+                pictures += [item] if kind is Kind.ARTWORK else []
+                await self.announce(item)
+        await self.settle(until=MusicRequested)
+        return pictures
+
+    async def ask(self, artwork: str, **how: Any) -> MusicRequested:
+        """Somebody wants a piece in the background; the event, not yet handled."""
+        question = await self.studio.question(artwork, **how)
+        event = await self.asker.ask(question, await self.studio.place_of(artwork), new_trace())
+        assert event is not None
+        return event
+
+    def left_in_folder(self) -> list[str]:
+        """Files that spools left."""
+        return [path.name for path in self.folder.iterdir()] if self.folder.exists() else []
+
+
+@pytest.fixture
+async def studio_world(object_store: Reached, objects: Objects, tmp_path: Path) -> AsyncIterator[MusicWorld]:
+    """A world that composes, in the tests' empty bucket."""
+    hooked = HookedObjects(object_store.endpoint, object_store.access_key, object_store.secret_key, objects.bucket)
+    vectors = Vectors(MUSIC_PROFILE.all_spaces(), folder=tmp_path / "qdrant")
+    await vectors.prepare()
+    world = MusicWorld(hooked, vectors, tmp_path / "spool")
+    yield world
+    await world.live.close()
+    assert world.left_in_folder() == []
+    await vectors.close()
+    hooked.close()

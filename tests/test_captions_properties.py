@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from edge_models import captions_picture, captions_sound
 from edge_models.captions import (
     FRAGMENT_LENGTH,
     PARTS,
@@ -233,13 +234,33 @@ def test_phrases_stand_in_the_text_with_a_confidence_and_the_same_input_gives_th
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_the_four_quarters_of_one_item_begin_differently(data: st.DataObject) -> None:
+def test_the_four_quarters_of_one_item_begin_differently_and_share_no_sentence(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["picture", "sound"]))
     measurement = data.draw(MEASUREMENTS[kind])
     if kind == "sound":
         assume(measurement["loudness"]["level"] > -60 and measurement["silence"] < 0.9)
     texts = [CAPTION[kind](measurement, part, {}).text for part in PARTS[kind][:4]]
     assert len({tuple(text.split()[:2]) for text in texts}) == 4, texts
+    sentences = [sentence for text in texts for sentence in re.split(r"(?<=\.)\s+", text)]
+    assert len(set(sentences)) == len(sentences), texts
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases())
+def test_every_wording_says_the_same(case: tuple[str, Measurement, str, dict[str, str]]) -> None:
+    """What is read of a caption does not hang on which of its wordings was taken."""
+    kind, measurement, part, catalogue = case
+    module = {"picture": captions_picture, "sound": captions_sound}[kind]
+    with pytest.MonkeyPatch.context() as patched:
+        found = []
+        for turn in range(4):
+            patched.setattr(module, "turn_of", lambda *_, turn=turn: turn)
+            caption = CAPTION[kind](measurement, part, catalogue)
+            for phrase, _ in caption.phrases:
+                assert re.search(rf"(?<!\w){re.escape(phrase.lower())}(?!\w)", caption.text.lower()), caption
+            found.append((dict(caption.phrases), caption.text))
+    assert all(phrases == found[0][0] for phrases, _ in found), found
+    assert len({text for _, text in found}) == 4
 
 
 @settings(max_examples=300, deadline=None)
@@ -341,6 +362,84 @@ def test_no_quick_pace_is_claimed_of_a_sound_that_nothing_else_makes_quick() -> 
     )
     for part in PARTS["sound"]:
         assert not re.search(r"quick|brisk|fast", caption_sound(slow, part, {}).text)
+
+
+def test_a_tempo_at_low_confidence_is_not_said_and_of_a_quarter_it_must_be_surer() -> None:
+    unsure = sound_of(
+        tempo={"bpm": 97.0, "confidence": 0.3},
+        loudness={"level": -20.0, "range": 5.0},
+        density={"onsets": 4.0},
+        brightness={"centroid": 1500.0},
+        silence=0.0,
+    )
+    assert "about 97 beats a minute" in caption_sound(unsure, "whole", {}).text
+    assert "pace" not in caption_sound(unsure, "whole", {}).text
+    for part in PARTS["sound"][:4]:
+        assert "97" not in caption_sound(unsure, part, {}).text
+    unsure["tempo"]["confidence"] = 0.2
+    assert "97" not in caption_sound(unsure, "whole", {}).text
+
+
+def test_a_tempo_that_parts_count_twice_as_fast_is_said_with_its_other_half() -> None:
+    torn = sound_of(
+        tempo={"bpm": 144.0, "confidence": 0.9, "other": 72.0},
+        loudness={"level": -20.0, "range": 5.0},
+        density={"onsets": 4.0},
+        brightness={"centroid": 1500.0},
+        silence=0.0,
+    )
+    text = caption_sound(torn, "whole", {}).text
+    assert "about 144 beats a minute, or half as many" in text and "pace" not in text
+    torn["tempo"] = {"bpm": 72.0, "confidence": 0.9, "other": 144.0}
+    assert "about 72 beats a minute, or twice as many" in caption_sound(torn, "whole", {}).text
+
+
+def test_a_key_that_changes_is_said_to_change() -> None:
+    changing = sound_of(
+        key={"tonic": "C", "mode": "major", "confidence": 0.2, "changes": True},
+        loudness={"level": -20.0, "range": 5.0},
+        density={"onsets": 4.0},
+        brightness={"centroid": 1500.0},
+        silence=0.0,
+    )
+    text = caption_sound(changing, "whole", {}).text
+    assert re.search(r"changes along the way|the key changes|kept throughout|gives way to another", text)
+    assert "C major" not in text
+
+
+def picture_of(**changes: Any) -> Measurement:
+    return {
+        "kind": "picture",
+        "palette": [
+            {"name": "sand", "rgb": [198, 166, 116], "share": 0.4},
+            {"name": "beige", "rgb": [212, 192, 158], "share": 0.25},
+            {"name": "taupe", "rgb": [136, 120, 104], "share": 0.2},
+            {"name": "navy", "rgb": [24, 34, 72], "share": 0.1},
+        ],
+        "light": {"brightness": 0.6, "contrast": 0.5},
+        "colour": {"saturation": 0.4, "warmth": 0.4, "variety": 0.4, "monochrome": False},
+        "texture": {"detail": 0.6, "roughness": 0.5, "direction": "none"},
+        "composition": {"weight": "even", "symmetry": 0.2, "format": "landscape"},
+        "tags": [],
+    } | changes
+
+
+def test_a_motif_must_be_surer_in_a_quarter_than_in_the_whole() -> None:
+    boat = picture_of(tags=[{"name": "boat", "confidence": 0.45}])
+    assert "a boat" in caption_picture(boat, "whole", {}).text.lower()
+    for part in PARTS["picture"][:4]:
+        assert "boat" not in caption_picture(boat, part, {}).text
+    boat["tags"][0]["confidence"] = 0.6
+    for part in PARTS["picture"][:4]:
+        text = caption_picture(boat, part, {}).text
+        assert "boat" in text and not re.search("ost likely|To all appearance", text)
+
+
+def test_a_small_but_striking_colour_is_named_in_the_whole() -> None:
+    assert re.search(r"\bnavy\b.* stand|stands? out.*\bnavy\b", caption_picture(picture_of(), "whole", {}).text, re.I)
+    pale = picture_of()
+    pale["palette"][3] = {"name": "clay", "rgb": [154, 132, 110], "share": 0.1}
+    assert "clay" not in caption_picture(pale, "whole", {}).text.lower()
 
 
 @pytest.mark.parametrize("part", PARTS["picture"])

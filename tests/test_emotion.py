@@ -282,6 +282,36 @@ def test_every_score_is_bounded_finite_and_repeatable(
             assert any(entry["source"] == "word" for entry in evidence)
 
 
+def test_of_a_measured_text_the_phrases_are_read_surest_first_and_none_twice() -> None:
+    phrases = [("dark", 0.8), ("dark brown", 0.7), ("calm", 0.9), ("calm", 0.9)]
+    assert emotion.gist("It is calm, dark brown and dark.", phrases) == "calm, dark brown"
+    assert emotion.gist("A text.", []) == "A text."
+    assert emotion.read_of(["One", "Two"], [[("calm", 0.5)]] * 2, [{"kind": "picture"}, None]) == ["calm", "Two"]
+
+
+def test_a_paraphrase_scores_the_same(norms: Norms, coefficients: Coefficients) -> None:
+    """The same phrases in other words: what the words between them are rated does not count."""
+    phrases = [[("happy", 0.7), ("dark", 0.4)]] * 5
+    measurements = [{"kind": "picture", "light": {"brightness": 0.4}}] * 5
+    scored = [
+        emotion.score([text] * 5, phrases, measurements, "artwork", vectors_of(1), norms, coefficients)
+        for text in ("It is happy and dark.", "Sad things aside, what is dark here is happy.")
+    ]
+    assert np.array_equal(scored[0].rgb, scored[1].rgb) and np.array_equal(scored[0].va, scored[1].va)
+    assert scored[0].evidence == scored[1].evidence
+
+
+def test_sentences_end_with_a_sign_before_a_space() -> None:
+    assert emotion.sentences("No. 5 is calm! Is it?  Yes, 3.5 of it… so ") == [
+        "No.",
+        "5 is calm!",
+        "Is it?",
+        "Yes, 3.5 of it…",
+        "so",
+    ]
+    assert emotion.sentences("  ") == [] and len(emotion.sentences("a. " * 100)) == 64
+
+
 def test_empty_texts_without_measurements_are_neutral(norms: Norms, coefficients: Coefficients) -> None:
     scored = emotion.score([""] * 5, [[]] * 5, [None] * 5, "track", np.zeros((5, DIMENSION)), norms, coefficients)
     assert np.allclose(scored.rgb, coefficients.mean)

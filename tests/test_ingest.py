@@ -403,6 +403,21 @@ async def test_patience_with_a_store_that_refuses_is_short(monkeypatch: pytest.M
     assert len(calls) == 2
 
 
+async def test_a_store_that_refuses_for_a_moment_after_it_was_away_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streams.ingest.REFUSAL_SECONDS", 0.1)
+    answers: list[Passing | None] = [Passing("object store", "away"), Refusing("object store", "starting"), None]
+
+    async def work() -> str:
+        trouble = answers.pop(0)
+        if trouble is not None:
+            raise trouble
+        return "done"
+
+    assert await patiently(work, lambda _: None) == "done"
+
+
 async def test_the_same_file_without_catalogue_data_takes_nothing_away(
     ingest: Ingest, records: Records, published: Published, colours: list[bytes]
 ) -> None:

@@ -85,6 +85,21 @@ def test_clicks_have_their_tempo_and_density_and_no_key(beats: float) -> None:
     assert measured["key"]["confidence"] < 0.25
 
 
+def test_the_tempo_of_the_whole_is_the_one_that_most_of_it_keeps() -> None:
+    """A quarter in which every second click is missing counts half: what the others count is said, and both."""
+    measured = measure(np.concatenate([clicks(70.0, 8.0), *[clicks(140.0, 8.0)] * 3]))["tempo"]
+    assert measured["bpm"] == pytest.approx(140.0, rel=0.03)
+    assert measured["other"] == pytest.approx(70.0, rel=0.03)
+    steady = measure(clicks(140.0, 32.0))["tempo"]
+    assert steady["bpm"] == pytest.approx(140.0, rel=0.02) and "other" not in steady
+
+
+def test_a_tempo_that_no_two_quarters_share_is_not_sure() -> None:
+    parts = [clicks(beats, 8.0) for beats in (63.0, 84.0, 112.0, 150.0)]
+    assert measure(np.concatenate(parts))["tempo"]["confidence"] < 0.4
+    assert all(measure(part)["tempo"]["confidence"] > 0.5 for part in parts)
+
+
 MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11, 12), (0, 2, 3, 5, 7, 8, 10, 12)
 
 
@@ -100,6 +115,14 @@ def test_a_minor_scale_has_its_key(tonic: str, hertz: float) -> None:
     triad = (0, 3, 7, 12, 7, 3, 0)
     key = measure(scale([*MINOR, *reversed(MINOR), *triad], hertz))["key"]
     assert (key["tonic"], key["mode"]) == (tonic, "minor") and key["confidence"] > 0.3
+
+
+def test_keys_that_follow_one_another_make_no_sure_key_of_the_whole() -> None:
+    triad = (0, 4, 7, 12, 7, 4, 0)
+    parts = [scale([*MAJOR, *triad, *MAJOR, *triad], hertz) for hertz in (261.63, 369.99, 233.08, 329.63)]
+    one, several = measure(*[parts[0]] * 4)["key"], measure(*parts)["key"]
+    assert one["confidence"] > 0.5 and not one["changes"]
+    assert several["confidence"] < 0.3 and several["changes"]
 
 
 def test_silence_has_no_tempo_key_brightness_or_tags() -> None:

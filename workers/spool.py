@@ -178,6 +178,7 @@ class Spool:
                     setattr(sink, names[tag], text)
                 for block in self._blocks():
                     sink.write(block)
+            target.flush()
         except BaseException:
             target.close()
             raise

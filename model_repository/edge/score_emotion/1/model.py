@@ -1,6 +1,6 @@
 """score_emotion: RGB, valence and arousal of an item's five parts, with the words and measurements that carried them.
 
-Reads tensors, has the texts' vectors made by `embed_text`, and answers with `edge_models.emotion`, where the rule is.
+Reads tensors, has the vectors made by `embed_text`, and answers with `edge_models.emotion`, where the rule is.
 """
 
 from __future__ import annotations
@@ -28,12 +28,18 @@ class Item:
     measurements: list[dict[str, Any] | None]
     kind: str
 
+    @property
+    def read(self) -> list[str]:
+        """What is read of each text."""
+        return emotion.read_of(self.texts, self.phrases, self.measurements)
+
 
 class TritonPythonModel(RowModel):
     """TEXTS, PHRASES, MEASUREMENTS BYTES[5], KIND BYTES[1] -> RGB FP32[5,3], VA FP32[5,2], EVIDENCE BYTES[5].
 
     RGB lies in 0..255, VA in [0,1]. PHRASES is JSON [[phrase, confidence], ...], MEASUREMENTS the JSON of
-    measure_picture or measure_sound; both may be empty, null or {}: the text alone is read then.
+    measure_picture or measure_sound; both may be empty, null or {}. Of a text with a measurement and phrases only the
+    phrases are read (`emotion.gist`), so that a paraphrase scores the same; any other text is read as it stands.
     EVIDENCE is JSON, a list of at most twelve {"source", "what", "effect": {"r", "g", "b", "valence", "arousal"}},
     strongest first.
     """
@@ -54,7 +60,7 @@ class TritonPythonModel(RowModel):
                 items.append(_read(row))
             except Invalid as refusal:
                 items.append(refusal)
-        said = sorted({each for item in items if isinstance(item, Item) for each in item.texts if each.strip()})
+        said = sorted({each for item in items if isinstance(item, Item) for each in item.read if each.strip()})
         vectors = dict(zip(said, self._embedded(said), strict=True))
         nothing = np.zeros(DIMENSION)
         answers: list[Row | Invalid] = []
@@ -68,7 +74,7 @@ class TritonPythonModel(RowModel):
                     item.phrases,
                     item.measurements,
                     item.kind,
-                    np.array([vectors.get(each, nothing) for each in item.texts]),
+                    np.array([vectors.get(each, nothing) for each in item.read]),
                     self._norms,
                     self._coefficients,
                 )

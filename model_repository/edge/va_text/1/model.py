@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from edge_models.emotion import va_of_text
+from edge_models.emotion import sentences, va_of_text
 from edge_models.emotion_text import DIMENSION, Coefficients
 from edge_models.norms import Norms
-from edge_models.triton_model import Invalid, Row, RowModel, text
+from edge_models.triton_model import Array, Invalid, Row, RowModel, text
 
 
 class TritonPythonModel(RowModel):
@@ -26,23 +26,29 @@ class TritonPythonModel(RowModel):
         self._coefficients = Coefficients.read()
 
     def answer(self, rows: Sequence[Row]) -> list[Row | Invalid]:
-        """One point a row; all texts are embedded in one call (never more rows than embed_text's largest batch)."""
+        """One point a row; the sentences of all texts are embedded together."""
         texts: list[str | Invalid] = []
         for row in rows:
             try:
                 texts.append(text(row["TEXT"], "TEXT"))
             except Invalid as refusal:
                 texts.append(refusal)
-        said = [each for each in texts if isinstance(each, str) and each.strip()]
-        vectors = iter(())
-        if said:
-            tensor = np.array([[each.encode("utf-8")] for each in said], dtype=object)
-            vectors = iter(self.call("embed_text", {"TEXT": tensor}, ["VECTOR"])["VECTOR"])
+        said = sorted({part for each in texts if isinstance(each, str) for part in sentences(each)})
+        vectors = dict(zip(said, self._embedded(said), strict=True))
         answers: list[Row | Invalid] = []
         for each in texts:
             if isinstance(each, Invalid):
                 answers.append(each)
             else:
-                vector = next(vectors) if each.strip() else np.zeros(DIMENSION)
+                parts = [vectors[part] for part in sentences(each)]
+                vector = np.mean(parts, axis=0) if parts else np.zeros(DIMENSION)
                 answers.append({"VA": np.array(va_of_text(each, vector, self._norms, self._coefficients))})
         return answers
+
+    def _embedded(self, texts: Sequence[str]) -> list[Array]:
+        """One vector a text, in calls of at most 64 texts (embed_text's largest batch)."""
+        vectors: list[Array] = []
+        for start in range(0, len(texts), 64):
+            tensor = np.array([[each.encode("utf-8")] for each in texts[start : start + 64]], dtype=object)
+            vectors.extend(self.call("embed_text", {"TEXT": tensor}, ["VECTOR"])["VECTOR"])
+        return vectors

@@ -35,30 +35,6 @@ _NOTHING = frozenset(
     {"", "-", "?", "n/a", "na", "nan", "none", "null", "unknown", "unknown artist", "untitled", "s.d."}
 )
 _INVISIBLE = frozenset(("Cc", "Cf", "Zl", "Zp", "Cs", "Co", "Cn"))
-# Words that may come twice in one caption without being heard as a repetition.
-_SMALL_WORDS = frozenset(
-    (
-        *("a", "an", "and", "as", "at", "be", "beside", "but", "by", "from", "in", "into", "is", "it", "its", "more"),
-        *(
-            "most",
-            "no",
-            "of",
-            "on",
-            "or",
-            "over",
-            "than",
-            "that",
-            "the",
-            "there",
-            "these",
-            "this",
-            "to",
-            "what",
-            "which",
-        ),
-        *("with", "without", "they", "are", "here", "has", "have", "not"),
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -75,17 +51,15 @@ class Caption:
 
 @dataclass(frozen=True)
 class Sentence:
-    """One statement: several wordings of it, and the phrases in them that carry meaning.
+    """One statement: four wordings of it, and the phrases that carry its meaning.
 
-    A sentence without salience (`None`) is always said; the others are said in the order of their salience while
-    there is room. Phrases that do not occur in the chosen wording are dropped. The offset keeps the wordings of
-    several statements from turning together.
+    The phrases stand in every wording, so that what is read from them does not hang on the wording. A sentence
+    without salience (`None`) is always said; the others are said in the order of their salience while there is room.
     """
 
     wordings: tuple[str, ...]
     phrases: tuple[tuple[str, float], ...] = ()
     salience: float | None = None
-    offset: int = 0
 
 
 def read_measurement(text: str | bytes, kind: str) -> dict[str, Any]:
@@ -189,8 +163,8 @@ def catalogue_sentences(catalogue: dict[str, str], noun: str) -> list[Sentence]:
         name = title or (f"A {noun}" if artist else f"A {noun} of {year}")
         text = name + (f" by {artist}" if artist else "") + (f", {year}" if year and (title or artist) else "")
         end = "" if text[-1] in "!?…" else "."
-        phrases = tuple((value, 1.0) for value in (title, artist, year) if value)
-        sentences.append(Sentence((text + end,), phrases))
+        # A name and a date are facts, but mean nothing that could be felt.
+        sentences.append(Sentence((text + end,), ((title, 1.0),) if title else ()))
     facts = [f"{key} as {catalogue[key]}" for key in ("style", "genre") if key in catalogue]
     if facts:
         # A fact that holds a comma is closed by one, or the next would seem part of it.
@@ -243,8 +217,9 @@ def turn_of(measurement: dict[str, Any], part: str, catalogue: dict[str, str], k
 def compose(sentences: Sequence[Sentence], length: tuple[int, int, int], turn: int) -> Caption:
     """Join sentences, in their order, to a text of `length` (least, aimed at, most) words.
 
-    Sentences without salience are said first of all; then the most salient ones until the aim is reached. Of each the
-    wording is taken, from the `turn`-th on, that repeats the fewest words and openings of what was said before.
+    Sentences without salience are said first of all; then the most salient ones until the aim is reached. Which ones
+    does not hang on the turn. Each is worded by the turn alone: the wordings of one turn are written to stand side
+    by side (no two begin alike), and two parts with different turns share no sentence.
     """
     least, aim, most = length
     longest = [max(len(wording.split()) for wording in sentence.wordings) for sentence in sentences]
@@ -253,7 +228,7 @@ def compose(sentences: Sequence[Sentence], length: tuple[int, int, int], turn: i
     total = sum(longest[index] for index in chosen)
     sure = sum(shortest[index] for index in chosen)
     waiting = [index for index, sentence in enumerate(sentences) if sentence.salience is not None]
-    for index in sorted(waiting, key=lambda place: (-(sentences[place].salience or 0.0), place)):
+    for index in sorted(waiting, key=lambda place: -(sentences[place].salience or 0.0)):
         enough = total >= aim and sure >= least
         if not enough and total + longest[index] <= most:
             chosen.add(index)
@@ -263,34 +238,32 @@ def compose(sentences: Sequence[Sentence], length: tuple[int, int, int], turn: i
     phrases: dict[str, float] = {}
     for index in sorted(chosen):
         sentence = sentences[index]
-        count = len(sentence.wordings)
-        order = [sentence.wordings[(turn + sentence.offset + step) % count] for step in range(count)]
-        costs = [_repetition(wording, said) + 0.4 * step for step, wording in enumerate(order)]
-        wording: str = sentence_case(order[costs.index(min(costs))])
-        said.append(wording)
-        lowered = wording.lower()
+        said.append(sentence_case(sentence.wordings[turn % len(sentence.wordings)]))
         for phrase, confidence in sentence.phrases:
-            if re.search(rf"(?<!\w){re.escape(phrase.lower())}(?!\w)", lowered):
-                phrases[phrase] = max(phrases.get(phrase, 0.0), confidence)
+            phrases[phrase] = max(phrases.get(phrase, 0.0), confidence)
     return Caption(" ".join(said), tuple(phrases.items()))
 
 
-def _repetition(text: str, said: Sequence[str]) -> float:
-    """How much a wording repeats: openings count more than words."""
-    opening = _words(text)[:2]
-    score = 0.0
-    for distance, earlier in enumerate(reversed(said)):
-        before = _words(earlier)[:2]
-        if before == opening:
-            score += 10.0
-        if before[:1] == opening[:1]:
-            score += 6.0 if distance == 0 else 3.0
-    used = {word for earlier in said for word in _words(earlier)} - _SMALL_WORDS
-    return score + sum(1.0 for word in set(_words(text)) - _SMALL_WORDS if word in used)
+def mood_words(
+    cells: dict[tuple[int, int], tuple[str, ...]],
+    pleasure: tuple[float, tuple[float, float]],
+    arousal: tuple[float, tuple[float, float]],
+) -> tuple[str, str]:
+    """The nearest word for a mood and the one next to it.
 
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.lower())
+    Pleasure and arousal are given with the limits of their thirds. Each third is halved again, so that a cell's four
+    words lie in its quarters: less pleasure first, and of these less arousal first. The other word is that of the
+    same pleasure.
+    """
+    places, halves = [], []
+    for value, (low, high) in (pleasure, arousal):
+        third = third_of(value, low, high)
+        places.append(third)
+        width = high - low
+        halves.append(value >= low + (third - 0.5) * width)
+    words = cells[places[0], places[1]]
+    index = 2 * halves[0] + halves[1]
+    return words[index], words[index ^ 1]
 
 
 def _paired(text: str, opening: str, closing: str) -> bool:

@@ -5,6 +5,7 @@ Statements only; joining and wording them is done by `edge_models.captions`.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from edge_models.captions import (
@@ -19,15 +20,17 @@ from edge_models.captions import (
     confidences,
     joined,
     level_of,
+    mood_words,
     number,
-    third_of,
     turn_of,
 )
 from edge_models.picture_names import MOTIFS
 from edge_models.triton_model import Invalid
 
-# A motif is said at all from the first confidence on, without "perhaps" from the second.
-PERHAPS, LIKELY = 0.25, 0.5
+# A motif is said at all from the first confidence on, without "perhaps" from the second. A quarter shows half of a
+# thing, or none: the classifier, which was trained on whole things, must be surer there.
+PERHAPS, LIKELY = 0.25, 0.55
+PERHAPS_IN_PART, LIKELY_IN_PART = 0.5, 0.65
 _MOTIF_PHRASES = {motif.name: motif.phrase for motif in MOTIFS}
 _PLACES = {
     "top-left": "upper left",
@@ -35,18 +38,20 @@ _PLACES = {
     "bottom-left": "lower left",
     "bottom-right": "lower right",
 }
-# Moods by (pleasure, arousal) in thirds, from low to high: what such a look is commonly called.
+# Moods by (pleasure, arousal) in thirds, from low to high: what such a look is commonly called (see `mood_words`).
 _MOODS: dict[tuple[int, int], tuple[str, ...]] = {
-    (0, 0): ("sombre", "melancholy", "gloomy", "hushed"),
-    (0, 1): ("brooding", "grave", "serious", "moody"),
-    (0, 2): ("tense", "dramatic", "stormy", "turbulent"),
-    (1, 0): ("still", "restrained", "quiet", "contemplative"),
-    (1, 1): ("composed", "thoughtful", "measured", "even-tempered"),
-    (1, 2): ("restless", "spirited", "energetic", "animated"),
-    (2, 0): ("calm", "serene", "gentle", "peaceful"),
-    (2, 1): ("friendly", "pleasant", "fresh", "airy"),
-    (2, 2): ("cheerful", "lively", "joyful", "buoyant"),
+    (0, 0): ("gloomy", "sombre", "hushed", "melancholy"),
+    (0, 1): ("grave", "brooding", "serious", "moody"),
+    (0, 2): ("weighty", "intense", "dramatic", "vigorous"),
+    (1, 0): ("still", "restrained", "reflective", "contemplative"),
+    (1, 1): ("measured", "composed", "thoughtful", "even-tempered"),
+    (1, 2): ("stirring", "energetic", "animated", "spirited"),
+    (2, 0): ("calm", "gentle", "peaceful", "serene"),
+    (2, 1): ("pleasant", "fresh", "airy", "friendly"),
+    (2, 2): ("lively", "buoyant", "cheerful", "joyful"),
 }
+# Where the thirds of pleasure and arousal are cut.
+_PLEASURE, _AROUSAL = (0.42, 0.53), (0.28, 0.42)
 
 
 def caption_picture(measurement: dict[str, Any], part: str, catalogue: dict[str, str]) -> Caption:
@@ -62,6 +67,7 @@ def caption_picture(measurement: dict[str, Any], part: str, catalogue: dict[str,
         sentences = [
             *catalogue_sentences(catalogue, "picture"),
             _palette(measurement, None),
+            *_accent(measurement),
             *_motif(measurement, None),
             _light(measurement),
             _colour(measurement),
@@ -86,122 +92,127 @@ def _palette(measurement: dict[str, Any], place: str | None) -> Sentence:
     names, shares = _colours(measurement)
     first, share = names[0], shares[0]
     others, leading = joined(names[1:3]), joined(names[:3])
-    confidence = {name: min(1.0, 0.55 + part) for name, part in zip(names, shares, strict=True)}
-    phrases = tuple((name, confidence[name]) for name in names[:3])
+    phrases = tuple((name, min(1.0, 0.55 + part)) for name, part in zip(names[:3], shares, strict=False))
     extent = "nearly all" if share >= 0.85 else "most" if share >= 0.6 else "about half" if share >= 0.42 else ""
+    several = "among" if len(names) > 2 else "between"
     if place is None:
         form = _format(measurement)
         phrases = (*phrases, (form, 0.5))
         if not others:
             wordings: tuple[str, ...] = (
-                f"The picture, in {form} format, holds hardly any colour but {first}.",
-                f"Hardly any colour but {first} is found in this {form} picture.",
                 f"In {form} format, the picture is given to {first} almost alone.",
-                f"This {form} picture is given almost wholly to {first}.",
+                f"{first} fills this {form} picture almost alone.",
+                f"Hardly any colour but {first} is found in this {form} picture.",
+                f"Nearly everything in this {form} picture is {first}.",
             )
         elif extent:
             wordings = (
-                f"The picture, in {form} format, gives {extent} of its area to {first}, set beside {others}.",
                 f"In {form} format, {extent} of the picture is {first}, joined by {others}.",
                 f"{first} covers {extent} of this {form} picture, with {others} beside it.",
-                f"This {form} picture is above all {first}, followed by {others}.",
+                f"Colour in this {form} picture is above all {first}, accompanied by {others}.",
+                f"Over {extent} of this {form} picture lies {first}, set against {others}.",
             )
         else:
             wordings = (
-                f"The picture, in {form} format, is built from {leading}.",
                 f"In {form} format, {first} leads, followed by {others}.",
                 f"{leading} share the area of this {form} picture.",
                 f"No single colour rules this {form} picture: {leading} share it.",
+                f"Mainly {first}, with {others}, makes up this {form} picture.",
             )
-        return Sentence(wordings, phrases, offset=1)
-    if place:
-        where = f"the {place} quarter"
-        if not others:
-            wordings = (
-                f"Hardly any colour but {first} is found in {where}.",
-                f"In {where} there is hardly any colour but {first}.",
-                f"{first} fills {where} almost alone.",
-                f"Nearly everything in {where} is {first}.",
-            )
-        elif extent:
-            wordings = (
-                f"In {where}, {first} covers {extent} of the area, with {others} beside it.",
-                f"{first} takes {extent} of {where}, set against {others}.",
-                f"Colour in {where} is above all {first}, accompanied by {others}.",
-                f"Over {extent} of {where} lies {first}, joined by {others}.",
-            )
-        else:
-            wordings = (
-                f"In {where}, {leading} share the area.",
-                f"{first} leads in {where}, followed by {others}.",
-                f"Colour in {where} is divided {'among' if len(names) > 2 else 'between'} {leading}.",
-                f"Mainly {first}, with {others}, makes up {where}.",
-            )
-    elif not others:
+        return Sentence(wordings, phrases)
+    inside = f"in the {place} quarter" if place else "there"
+    area = f"the {place} quarter" if place else "that area"
+    if not others:
         wordings = (
-            f"Hardly any colour but {first} is found there.",
-            f"There is hardly any colour but {first} there.",
-            f"{first} fills that area almost alone.",
-            f"Nearly everything there is {first}.",
+            f"{inside}, hardly any colour but {first} is found.",
+            f"{first} fills {area} almost alone.",
+            f"Hardly any colour but {first} is found {inside}.",
+            f"Nearly everything {inside} is {first}.",
         )
     elif extent:
         wordings = (
-            f"There, {first} covers {extent} of the area, with {others} beside it.",
-            f"{first} takes {extent} of that area, set against {others}.",
-            f"Colour there is above all {first}, accompanied by {others}.",
-            f"Over {extent} of that area lies {first}, joined by {others}.",
+            f"{inside}, {first} covers {extent} of the area, with {others} beside it.",
+            f"{first} takes {extent} of {area}, set against {others}.",
+            f"Colour {inside} is above all {first}, accompanied by {others}.",
+            f"Over {extent} of {area} lies {first}, joined by {others}.",
         )
     else:
         wordings = (
-            f"There, {leading} share the area.",
-            f"{first} leads there, followed by {others}.",
-            f"Colour there is divided {'among' if len(names) > 2 else 'between'} {leading}.",
-            f"Mainly {first}, with {others}, is found there.",
+            f"{inside}, {leading} share the area.",
+            f"{first} leads {inside}, followed by {others}.",
+            f"Colour {inside} is divided {several} {leading}.",
+            f"Mainly {first}, with {others}, makes up {area}.",
         )
     return Sentence(wordings, phrases)
 
 
+def _accent(measurement: dict[str, Any]) -> list[Sentence]:
+    """A colour that is not among the three largest, but more striking than the third: bright, and unlike the rest."""
+    names, _ = _colours(measurement)
+    palette = {colour["name"]: colour for colour in measurement["palette"]}
+    values = {name: _rgb(palette[name]) for name in names}
+
+    def striking(name: str) -> float:
+        red, green, blue = values[name]
+        chroma = (max(red, green, blue) - min(red, green, blue)) / 255
+        nearest = min(math.dist(values[name], values[other]) for other in names[:2]) / 441
+        return float(palette[name]["share"]) * nearest * (0.3 + 1.5 * chroma)
+
+    rest = [name for name in names[3:] if palette[name]["share"] >= 0.05]
+    best = max(rest, key=striking, default=None)
+    if best is None or striking(best) <= striking(names[2]):
+        return []
+    return [
+        Sentence(
+            (
+                f"Smaller amounts of {best} stand out.",
+                f"{best} stands out in smaller amounts.",
+                f"Against them smaller amounts of {best} stand out.",
+                f"In smaller amounts, {best} stands out.",
+            ),
+            ((best, 0.6),),
+            1.0,
+        )
+    ]
+
+
+def _rgb(colour: dict[str, Any]) -> tuple[float, float, float]:
+    value = colour.get("rgb")
+    if not isinstance(value, list) or len(value) != 3:
+        raise Invalid(f"MEASUREMENTS lacks the rgb of the colour {colour['name']}; measure again")
+    red, green, blue = (number({"rgb": {"value": each}}, "rgb", "value", 0.0, 255.0) for each in value)
+    return red, green, blue
+
+
 def _motif(measurement: dict[str, Any], place: str | None) -> list[Sentence]:
     """What the picture seems to show, where the classifier is sure enough; nothing otherwise."""
+    perhaps, likely = (PERHAPS, LIKELY) if place is None else (PERHAPS_IN_PART, LIKELY_IN_PART)
     found = [(name, confidence) for name, confidence in confidences(measurement).items() if name in _MOTIF_PHRASES]
-    found = [(name, confidence) for name, confidence in found if confidence >= PERHAPS][: 2 if place is None else 1]
+    found = [(name, confidence) for name, confidence in found if confidence >= perhaps][: 2 if place is None else 1]
     if not found:
         return []
-    phrases = tuple(found)
     first, confidence = _MOTIF_PHRASES[found[0][0]], found[0][1]
     second = _MOTIF_PHRASES[found[1][0]] if len(found) > 1 else ""
-    if place is None and confidence >= LIKELY:
+    where = "" if place is None else f" in the {place} quarter"
+    verb = "are" if first.endswith("s") and not first.startswith(("a ", "an ")) else "is"
+    if confidence >= likely:
         also = f", and perhaps {second}" if second else ""
         wordings: tuple[str, ...] = (
-            f"What is shown is most likely {first}{also}.",
-            f"Its forms are most likely those of {first}{also}.",
-            f"Most likely {first} is shown{also}.",
-            f"To all appearance it shows {first}{also}.",
-        )
-    elif place is None:
-        also = f" or {second}" if second else ""
-        wordings = (
-            f"Perhaps {first}{also} is shown.",
-            f"What is shown may be {first}{also}.",
-            f"Some of its forms suggest {first}{also}.",
-            f"A motif can be read, with some doubt, as {first}{also}.",
-        )
-    elif confidence >= LIKELY:
-        wordings = (
-            f"What is shown in the {place} quarter is most likely {first}.",
-            f"Forms in the {place} quarter are most likely those of {first}.",
-            f"Most likely {first} is shown in the {place} quarter.",
-            f"To all appearance the {place} quarter shows {first}.",
+            f"Most likely {first} {verb} shown{where}{also}.",
+            f"{first}, most likely, {verb} shown{where}{also}.",
+            f"What is shown{where} is most likely {first}{also}.",
+            f"To all appearance {first} {verb} shown{where}{also}.",
         )
     else:
+        also = f" or {second}" if second else ""
         wordings = (
-            f"Perhaps {first} is shown in the {place} quarter.",
-            f"What is shown in the {place} quarter may be {first}.",
-            f"Some forms in the {place} quarter suggest {first}.",
-            f"A motif in the {place} quarter can be read, with some doubt, as {first}.",
+            f"Perhaps {first}{also} {verb} shown{where}.",
+            f"Some of the forms{where} suggest {first}{also}.",
+            f"What is shown{where} may be {first}{also}.",
+            f"A motif{where} can be read, with some doubt, as {first}{also}.",
         )
     # In a quarter the motif names the place, so it must be said.
-    return [Sentence(wordings, phrases, 2.0 if place is None else None)]
+    return [Sentence(wordings, tuple(found), 2.0 if place is None else None)]
 
 
 def _light(measurement: dict[str, Any]) -> Sentence:
@@ -220,25 +231,23 @@ def _light(measurement: dict[str, Any]) -> Sentence:
     if not light:
         return Sentence(
             (
-                f"The tonality is neither bright nor dark, and contrasts are {strength}.",
-                f"Pale and deep tones hold the balance, in {strength} contrast.",
                 f"Middle tones prevail, with {strength} contrast.",
                 f"Between bright and dark it keeps to the middle, with {strength} contrast.",
+                f"The tonality stays in the middle, and contrasts are {strength}.",
+                f"Tones keep to the middle, with {strength} contrast between pale and deep.",
             ),
-            ((strength, said), ("middle", 0.3)),
+            (("middle", 0.3), (strength, said)),
             salience,
-            offset=2,
         )
     return Sentence(
         (
-            f"The tonality is {light}, and contrasts are {strength}.",
-            f"Tones are {light} here, with {strength} contrast between pale and deep.",
             f"Overall the tones are {light}, their contrast {strength}.",
             f"With {strength} contrasts, the tone stays {light}.",
+            f"The tonality is {light}, and contrasts are {strength}.",
+            f"Tones are {light} here, with {strength} contrast between pale and deep.",
         ),
         ((light, sure), (strength, said)),
         salience,
-        offset=2,
     )
 
 
@@ -259,51 +268,49 @@ def _colour(measurement: dict[str, Any]) -> Sentence:
     if saturation < 0.1:
         return Sentence(
             (
-                "Hues are nearly absent: the tones are almost colourless.",
-                "As a whole it is almost colourless.",
+                "Hardly a tint appears: the surface is almost colourless.",
+                "Hues are nearly absent: the picture is almost colourless.",
                 "Almost colourless, it keeps to neutral tints.",
-                "Its scale of tints is almost colourless.",
+                "As a whole it is almost colourless.",
             ),
-            (("almost colourless", 0.8), ("neutral", 0.5)),
+            (("almost colourless", 0.8),),
             0.9,
-            offset=3,
         )
     temperature, felt = level_of(
         warmth,
         ((-0.45, "cool", 0.8), (-0.15, "slightly cool", 0.5), (0.2, "", 0.3), (0.6, "rather warm", 0.6)),
         ("warm", 0.8),
     )
-    phrases = ((strength, sure), (temperature or "warm and cool", felt), ((temperature or "warm").split()[-1], felt))
+    side = temperature.split()[-1] if temperature else ""
     if monochrome:
         hue = f"in {'one' if not temperature else 'a ' + temperature} hue"
         return Sentence(
             (
-                f"Everything keeps close to monochrome, {hue}.",
+                f"Tints keep close to monochrome, {hue}.",
                 f"Close to monochrome, it stays {hue}.",
                 f"One family of tints prevails, close to monochrome, {hue}.",
                 f"Only a narrow range appears, close to monochrome, {hue}.",
             ),
-            (("monochrome", 0.8), (temperature or "one hue", felt)),
+            (("monochrome", 0.8), (side or "one hue", felt)),
             1.2,
-            offset=3,
         )
     salience = abs(saturation - 0.38) * 1.8 + abs(warmth - 0.55) * 0.6 + 0.2
     if not temperature:
         wordings: tuple[str, ...] = (
-            f"Tints are {strength}, warm and cool in balance.",
+            f"Tints are {strength}, with warm and cool in balance.",
             f"Hues are {strength}, and keep warm and cool in balance.",
             f"Warm and cool hold each other in balance, in {strength} tints.",
             f"As a whole the scale is {strength}, with warm and cool in balance.",
         )
-    else:
-        side = temperature.split()[-1]
-        wordings = (
-            f"Tints are {temperature} and {strength}.",
-            f"Hues are {strength}, their temperature {temperature}.",
-            f"A {strength} scale of hues tends to the {side} side.",
-            f"As a whole the tints are {strength}, and {temperature}.",
-        )
-    return Sentence(wordings, phrases, salience, offset=3)
+        return Sentence(wordings, ((strength, sure), ("warm and cool", felt)), salience)
+    slightly = "slightly " if temperature.startswith("slightly") else ""
+    wordings = (
+        f"Tints are {strength} and {temperature}.",
+        f"Hues are {strength}, their temperature {temperature}.",
+        f"A {strength} scale of hues tends {slightly}to the {side} side.",
+        f"As a whole the tints are {temperature} and {strength}.",
+    )
+    return Sentence(wordings, ((strength, sure), (side, felt)), salience)
 
 
 def _surface(measurement: dict[str, Any]) -> list[Sentence]:
@@ -318,21 +325,19 @@ def _surface(measurement: dict[str, Any]) -> list[Sentence]:
     salience = abs(detail - 0.62) * 1.6 + (0.3 if direction != "none" else 0.0) + 0.15
     if direction == "none":
         wordings: tuple[str, ...] = (
-            f"The surface is {surface}, without a prevailing direction.",
+            f"No one direction rules its {surface} texture.",
             f"Its texture is {surface}, and no direction prevails.",
             f"Marks run in all directions, on a {surface} surface.",
-            f"No one direction prevails in its {surface} texture.",
+            f"The surface is {surface}, without a prevailing direction.",
         )
-        phrases: tuple[tuple[str, float], ...] = ((surface, sure),)
-    else:
-        wordings = (
-            f"The surface is {surface}, and its lines run mostly {direction}ly.",
-            f"Mostly {direction} lines run through a {surface} surface.",
-            f"Lines tend to the {direction}, in a {surface} texture.",
-            f"Its texture is {surface}, with a mainly {direction} direction.",
-        )
-        phrases = ((surface, sure), (direction, 0.5), (f"{direction}ly", 0.5))
-    return [Sentence(wordings, phrases, salience, offset=1)]
+        return [Sentence(wordings, ((surface, sure),), salience)]
+    wordings = (
+        f"Lines tend to the {direction}, in a {surface} texture.",
+        f"Its texture is {surface}, with a mainly {direction} direction.",
+        f"Mostly {direction} lines run through a {surface} surface.",
+        f"The surface is {surface}, and mostly {direction} lines run through it.",
+    )
+    return [Sentence(wordings, ((surface, sure), (direction, 0.5)), salience)]
 
 
 def _arrangement(measurement: dict[str, Any]) -> list[Sentence]:
@@ -342,56 +347,44 @@ def _arrangement(measurement: dict[str, Any]) -> list[Sentence]:
     if weight == "even":
         wordings: tuple[str, ...] = (
             "Visual weight is spread evenly.",
-            "Nothing draws the weight to one side.",
-            "Weight is spread evenly from edge to edge.",
-            "Every side carries about equal weight.",
+            "What draws the eye is spread evenly.",
+            "From edge to edge the accents are spread evenly.",
+            "Weight is spread evenly, and no side is favoured.",
         )
-        phrases: tuple[tuple[str, float], ...] = (("spread evenly", 0.4), ("equal weight", 0.4))
+        phrase = "spread evenly"
     elif weight == "centre":
         wordings = (
             "Visual weight gathers in the centre.",
             "What draws the eye lies in the centre.",
-            "Weight gathers around the centre.",
             "Around the centre the accents are gathered.",
+            "Most of the weight rests around the centre.",
         )
-        phrases = (("centre", 0.4),)
+        phrase = "centre"
     else:
         wordings = (
             f"Visual weight lies towards the {weight}.",
             f"What draws the eye lies towards the {weight}.",
             f"Towards the {weight} the accents gather.",
-            f"Most of the weight lies towards the {weight}.",
+            f"Most of the weight rests towards the {weight}.",
         )
-        phrases = ((f"towards the {weight}", 0.4),)
-    sentences = [Sentence(wordings, phrases, salience)]
+        phrase = f"towards the {weight}"
+    sentences = [Sentence(wordings, ((phrase, 0.4),), salience)]
     if 0.6 <= symmetry < 0.8:
-        sentences.append(
-            Sentence(
-                (
-                    "Left and right halves roughly match in light and dark.",
-                    "Its two halves roughly match in light and dark.",
-                    "In light and dark, left and right roughly match.",
-                    "A rough symmetry of light and dark joins left and right.",
-                ),
-                (("roughly match", 0.4), ("symmetry", 0.4)),
-                symmetry - 0.3,
-                offset=2,
-            )
+        wordings = (
+            "Left and right halves roughly match in lightness.",
+            "In lightness the left and right halves roughly match.",
+            "Its two halves, left and right, roughly match in lightness.",
+            "Both halves, left and right, roughly match in lightness.",
         )
+        sentences.append(Sentence(wordings, (("roughly match", 0.4),), symmetry - 0.3))
     elif symmetry >= 0.8:
-        sentences.append(
-            Sentence(
-                (
-                    "Left and right halves nearly mirror each other.",
-                    "Its two halves are close to symmetrical.",
-                    "Left and right answer each other in near symmetry.",
-                    "A near symmetry joins left and right.",
-                ),
-                (("symmetrical", 0.6), ("symmetry", 0.6), ("mirror", 0.5)),
-                symmetry - 0.15,
-                offset=2,
-            )
+        wordings = (
+            "Left and right halves come close to symmetry.",
+            "In near symmetry the left and right halves answer each other.",
+            "Its two halves, left and right, come close to symmetry.",
+            "Near symmetry joins left and right.",
         )
+        sentences.append(Sentence(wordings, (("symmetry", 0.6),), symmetry - 0.15))
     return sentences
 
 
@@ -408,21 +401,19 @@ def _mood(measurement: dict[str, Any], required: bool) -> Sentence:
     detail = number(measurement, "texture", "detail", 0.0, 1.0)
     pleasure = 0.69 * brightness + 0.22 * saturation + 0.04 * warmth
     arousal = -0.31 * brightness + 0.60 * saturation + 0.35 * detail + 0.20 * contrast
-    cell = (third_of(pleasure, 0.42, 0.53), third_of(arousal, 0.28, 0.42))
-    words = _MOODS[cell]
+    words = mood_words(_MOODS, (pleasure, _PLEASURE), (arousal, _AROUSAL))
     confidence = min(0.7, 0.4 + abs(pleasure - 0.475) + abs(arousal - 0.35) * 0.5)
     # The whole is given two words for its mood, a part one.
-    also = [f" and {word}" if required else "" for word in words]
+    said = " and ".join(words if required else words[:1])
     return Sentence(
         (
-            f"Taken together, this reads as {words[0]}{also[1]}.",
-            f"Its effect may be called {words[1]}{also[2]}.",
-            f"The impression that results is rather {words[2]}{also[3]}.",
-            f"One may find the effect {words[3]}{also[0]}.",
+            f"The impression that results is {said}.",
+            f"One may find the effect {said}.",
+            f"Taken together, this reads as {said}.",
+            f"Its effect might be called {said}.",
         ),
-        tuple((word, confidence) for word in words),
+        tuple((word, confidence) for word in (words if required else words[:1])),
         None if required else 3.0,
-        offset=2,
     )
 
 
@@ -448,4 +439,4 @@ def _colours(measurement: dict[str, Any]) -> tuple[list[str], list[float]]:
 
 def _format(measurement: dict[str, Any]) -> str:
     form = choice(measurement, "composition", "format", ("landscape", "portrait", "square"))
-    return {"landscape": "horizontal", "portrait": "upright", "square": "square"}[form]
+    return {"landscape": "wide", "portrait": "upright", "square": "square"}[form]

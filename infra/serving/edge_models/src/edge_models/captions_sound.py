@@ -20,6 +20,7 @@ from edge_models.captions import (
     confidences,
     joined,
     level_of,
+    mood_words,
     number,
     third_of,
     turn_of,
@@ -28,10 +29,15 @@ from edge_models.sound_names import SOUND_WORDS
 from edge_models.triton_model import Invalid
 
 # A tag is said at all from the first confidence on, without "perhaps" from the second. The taggers give lower figures
-# than a classifier of pictures: each of their labels is a yes or no of its own.
+# than a classifier of pictures: each of their labels is a yes or no of its own. They mistake instruments for voices
+# more often than for each other.
 PERHAPS, LIKELY = 0.22, 0.38
-# Below the first a pulse or a key is not named; from the second on it is said without doubt.
-NAMED, CLEAR = 0.25, 0.5
+PERHAPS_VOICE = 0.3
+# Below the first a pulse or a key is not named, and in a quarter, which is short, below the second; from the third on
+# it is said without doubt.
+NAMED_TEMPO, NAMED_TEMPO_IN_PART = 0.25, 0.4
+NAMED_KEY, NAMED_KEY_IN_PART = 0.3, 0.35
+CLEAR = 0.5
 # Level in dB below which nothing is heard but silence, and share of silent time from which it is said.
 SILENT_LEVEL, MOSTLY_SILENT = -60.0, 0.9
 # Where the thirds of arousal are cut.
@@ -55,18 +61,20 @@ _MANNERS = {
     "ambient": "ambient music",
     "experimental": "experimental music",
 }
-# Moods by (pleasure, arousal) in thirds, from low to high: what such a sound is commonly called.
+# Moods by (pleasure, arousal) in thirds, from low to high: what such a sound is commonly called (see `mood_words`).
 _MOODS: dict[tuple[int, int], tuple[str, ...]] = {
-    (0, 0): ("sombre", "melancholy", "mournful", "wistful"),
-    (0, 1): ("grave", "serious", "brooding", "plaintive"),
-    (0, 2): ("tense", "urgent", "stormy", "agitated"),
-    (1, 0): ("still", "restrained", "contemplative", "dreamy"),
-    (1, 1): ("composed", "thoughtful", "measured", "even-tempered"),
-    (1, 2): ("restless", "driving", "energetic", "animated"),
-    (2, 0): ("calm", "serene", "gentle", "peaceful"),
-    (2, 1): ("friendly", "pleasant", "warm-hearted", "graceful"),
+    (0, 0): ("mournful", "sombre", "melancholy", "wistful"),
+    (0, 1): ("plaintive", "brooding", "grave", "serious"),
+    (0, 2): ("tense", "stormy", "urgent", "agitated"),
+    (1, 0): ("still", "restrained", "dreamy", "contemplative"),
+    (1, 1): ("measured", "composed", "thoughtful", "even-tempered"),
+    (1, 2): ("restless", "driving", "animated", "energetic"),
+    (2, 0): ("calm", "gentle", "peaceful", "serene"),
+    (2, 1): ("pleasant", "graceful", "warm-hearted", "friendly"),
     (2, 2): ("cheerful", "lively", "joyful", "exuberant"),
 }
+# Where the thirds of pleasure are cut.
+_PLEASURE = (0.42, 0.58)
 
 
 def caption_sound(measurement: dict[str, Any], part: str, catalogue: dict[str, str]) -> Caption:
@@ -88,8 +96,8 @@ def caption_sound(measurement: dict[str, Any], part: str, catalogue: dict[str, s
             *head,
             *_players(measurement, None),
             *_manner(measurement, catalogue),
-            _pulse(measurement),
-            _key(measurement),
+            _pulse(measurement, NAMED_TEMPO),
+            _key(measurement, NAMED_KEY),
             _density(measurement),
             _loudness(measurement),
             _colour(measurement),
@@ -99,7 +107,12 @@ def caption_sound(measurement: dict[str, Any], part: str, catalogue: dict[str, s
     place = _PLACES[part]
     players = _players(measurement, place)
     density = _density(measurement, None if players else place)
-    rest = [_pulse(measurement), _key(measurement), _loudness(measurement), _colour(measurement)]
+    rest = [
+        _pulse(measurement, NAMED_TEMPO_IN_PART),
+        _key(measurement, NAMED_KEY_IN_PART),
+        _loudness(measurement),
+        _colour(measurement),
+    ]
     shift = turn % len(rest)
     return compose(
         [*players, density, *rest[shift:], *rest[:shift], _mood(measurement, required=False)], length, turn
@@ -145,8 +158,6 @@ def _silence(measurement: dict[str, Any], place: str | None) -> list[Sentence]:
             "Of tones there are too few, or too faint ones, to tell their number and their colour.",
             "For their number and their colour to be told, tones are too few or too faint.",
         ),
-        (("too faint", 0.4),),
-        offset=1,
     )
     return [
         Sentence(
@@ -171,13 +182,11 @@ def _silence(measurement: dict[str, Any], place: str | None) -> list[Sentence]:
         Sentence(
             (
                 "Taken together, it sounds still.",
-                "Its effect may be called still.",
-                "The impression that results is rather still.",
-                "One may call the effect still.",
+                "The impression that results is still.",
+                "One may find the effect still.",
+                "Its effect might be called still.",
             ),
             (("still", 0.6),),
-            None,
-            offset=2,
         ),
     ]
 
@@ -185,7 +194,9 @@ def _silence(measurement: dict[str, Any], place: str | None) -> list[Sentence]:
 def _chosen(measurement: dict[str, Any], kinds: tuple[str, ...]) -> list[tuple[str, float]]:
     """Tags of some kinds from `PERHAPS` on, strongest first, without those that say the same as a stronger one."""
     found = {
-        name: sure for name, sure in confidences(measurement).items() if _KINDS.get(name) in kinds and sure >= PERHAPS
+        name: sure
+        for name, sure in confidences(measurement).items()
+        if _KINDS.get(name) in kinds and sure >= (PERHAPS_VOICE if _KINDS[name] == "voice" else PERHAPS)
     }
     for one, two in _JOINED:
         if one in found and two in found:
@@ -207,17 +218,15 @@ def _players(measurement: dict[str, Any], place: str | None) -> list[Sentence]:
         return []
     sure = [name for name, confidence in found if confidence >= LIKELY][:2]
     unsure = [name for name, _ in found if name not in sure][: 1 if sure else 2]
-    phrases = tuple((word, confidence) for name, confidence in found[:4] for word in (name, name.split()[-1]))
     named = joined([_noun(name) for name in sure])
     maybe = joined([_noun(name) for name in unsure])
     plural = len(sure) > 1 or any(name in _UNCOUNTED and name != "singing" for name in sure)
-    verb = "are" if plural else "is"
     where = "" if place is None else f" in the {place} quarter"
     also = f", and perhaps {maybe}" if sure and maybe else ""
     with_it = f", joined perhaps by {maybe}" if also else ""
     if sure:
         wordings: tuple[str, ...] = (
-            f"Most likely {named} {verb} heard{where}{also}.",
+            f"Most likely {named} {'are' if plural else 'is'} heard{where}{also}.",
             f"What is heard{where} is most likely {named}{also}.",
             f"To all appearance {named} {'lead' if plural else 'leads'}{where}{with_it}.",
             f"The sound{where} is most likely that of {named}{also}.",
@@ -229,6 +238,7 @@ def _players(measurement: dict[str, Any], place: str | None) -> list[Sentence]:
             f"What sounds{where} resembles {maybe}.",
             f"The sound{where} may be that of {maybe}.",
         )
+    phrases = tuple(entry for entry in found if entry[0] in (*sure, *unsure))
     return [Sentence(wordings, phrases, None if place is not None else 2.0)]
 
 
@@ -248,9 +258,8 @@ def _manner(measurement: dict[str, Any], catalogue: dict[str, str]) -> list[Sent
                 f"Among familiar manners, {hedge}{manner} is the nearest.",
                 f"It stands {hedge}nearest to {manner}.",
             ),
-            ((manner, confidence), (name, confidence)),
+            ((manner, confidence),),
             1.6,
-            offset=1,
         )
     ]
 
@@ -260,50 +269,52 @@ def _speed(measurement: dict[str, Any]) -> tuple[float, float]:
     return number(measurement, "tempo", "bpm", 0.0, 400.0), number(measurement, "tempo", "confidence", 0.0, 1.0)
 
 
-def _pulse(measurement: dict[str, Any]) -> Sentence:
+def _pulse(measurement: dict[str, Any], named: float) -> Sentence:
     beats, sure = _speed(measurement)
-    if sure < NAMED or beats < 20:
+    if sure < named or beats < 20:
         return Sentence(
             (
-                "The pulse is hard to count.",
                 "No steady pulse stands out.",
+                "Beats are hard to count.",
                 "A steady pulse cannot be counted for sure.",
-                "Its pulse stays loose.",
+                "Hard to count, the pulse stays loose.",
             ),
-            (("loose", 0.3),),
+            (),
             0.25,
-            offset=2,
         )
     about = f"about {round(beats)} beats a minute"
+    tempo = measurement["tempo"]
+    if "other" in tempo:
+        # Which of the two is felt, the parts of the piece do not agree on.
+        half = number(measurement, "tempo", "other", 0.0, 400.0) < beats
+        about += ", or half as many," if half else ", or twice as many,"
     pace, certain = level_of(
         beats, ((72, "slow", 0.8), (100, "moderate", 0.6), (126, "brisk", 0.6), (152, "quick", 0.7)), ("fast", 0.8)
     )
     stir = third_of(_arousal(measurement), *STIR)
     against = stir == 0 if pace in ("brisk", "quick", "fast") else stir == 2 and pace == "slow"
-    if sure < CLEAR or against:
+    if sure < CLEAR or against or "other" in tempo:
         # Twice or half the figure may be meant, above all where the rest of the sound speaks against it, so no pace
         # is claimed.
         return Sentence(
             (
                 f"A pulse of {about} can be made out.",
-                f"A pulse may be counted at {about}.",
-                f"One may count {about}.",
-                f"A pulse seems to run at {about}.",
+                f"One may count {about.rstrip(',')}.",
+                f"A pulse may be counted at {about.rstrip(',')}.",
+                f"{about} can be counted.",
             ),
-            (("pulse", 0.4),),
+            ((f"about {round(beats)} beats a minute", 0.4),),
             0.7 + sure * 0.6,
-            offset=2,
         )
     return Sentence(
         (
-            f"The pulse, {about}, keeps {article(pace)} pace.",
-            f"At {about}, the pace is {pace}.",
             f"A firm pulse of {about} gives it {article(pace)} pace.",
+            f"At {about}, the pace is {pace}.",
             f"It moves at {article(pace)} pace, {about}.",
+            f"With {about}, it keeps {article(pace)} pace.",
         ),
-        ((pace, certain), (f"{pace} pace", certain), ("firm", 0.4)),
+        ((pace, certain), (about, 0.6)),
         0.9 + sure * 0.6,
-        offset=2,
     )
 
 
@@ -313,7 +324,7 @@ def _key_confidence(measurement: dict[str, Any]) -> float:
     return 0.0 if sure < CLEAR and confidences(measurement).get("drums", 0.0) >= LIKELY else sure
 
 
-def _key(measurement: dict[str, Any]) -> Sentence:
+def _key(measurement: dict[str, Any], named: float) -> Sentence:
     sure = _key_confidence(measurement)
     mode = choice(measurement, "key", "mode", ("major", "minor"))
     holder = measurement["key"]
@@ -321,29 +332,38 @@ def _key(measurement: dict[str, Any]) -> Sentence:
     if not isinstance(tonic, str) or not tonic:
         raise Invalid("MEASUREMENTS lacks key.tonic; measure again")
     name = f"{tonic} {mode}"
-    if sure < NAMED:
+    if sure < named and holder.get("changes") is True and confidences(measurement).get("drums", 0.0) < LIKELY:
         return Sentence(
             (
-                "No key stands out.",
-                "Its notes do not settle on one key.",
-                "A single key cannot be heard for sure.",
+                "Which key it keeps to changes along the way.",
+                "Along the way the key changes.",
+                "No single key is kept throughout.",
+                "One key gives way to another.",
+            ),
+            (),
+            1.3,
+        )
+    if sure < named:
+        return Sentence(
+            (
                 "Which key it keeps to stays open.",
+                "No key stands out.",
+                "No single key can be heard for sure.",
+                "Of its key nothing can be said for sure.",
             ),
             (),
             0.2,
-            offset=3,
         )
     hedge = "" if sure >= CLEAR else "perhaps "
     return Sentence(
         (
             f"Its notes {hedge}fit {name} best.",
-            f"{name} is {hedge}the key that its notes fit best.",
-            f"The tones {hedge}keep to {name}.",
             f"In key it {hedge}stays close to {name}.",
+            f"{name} is {hedge}the key that its notes fit best.",
+            f"Notes {hedge}keep to {name}.",
         ),
-        ((name, min(1.0, 0.3 + sure)), (mode, min(1.0, 0.3 + sure))),
+        ((name, min(1.0, 0.3 + sure)),),
         0.7 + sure * 0.5,
-        offset=3,
     )
 
 
@@ -356,35 +376,25 @@ def _density(measurement: dict[str, Any], place: str | None = None) -> Sentence:
         ("dense", 0.8),
     )
     count = round(onsets)
+    drums = confidences(measurement).get("drums", 0.0) >= LIKELY
+    tone = "stroke" if drums else "tone"
     rate = "less than one a second" if onsets < 0.75 else f"about {'one' if count <= 1 else count} a second"
     tones = (
-        "less than one new tone"
+        f"less than one new {tone}"
         if onsets < 0.75
-        else "about one new tone"
+        else f"about one new {tone}"
         if count <= 1
-        else f"about {count} new tones"
+        else f"about {count} new {tone}s"
     )
     verb = "enters" if count <= 1 else "enter"
-    if place is not None:
-        where = f"the {place} quarter"
-        wordings: tuple[str, ...] = (
-            f"In {where} the playing is {word}: new tones begin at a rate of {rate}.",
-            f"Tones follow each other at a rate of {rate} in {where}, {word} on the whole.",
-            f"The playing in {where} is {word}, with {tones} a second.",
-            f"Each second {tones} {verb} in {where}, {word} in effect.",
-        )
-        return Sentence(wordings, ((word, sure),))
-    return Sentence(
-        (
-            f"The playing is {word}, new tones beginning at a rate of {rate}.",
-            f"Tones follow each other at a rate of {rate}, {word} on the whole.",
-            f"With {tones} a second, the texture is {word}.",
-            f"Each second {tones} {verb}, {word} in effect.",
-        ),
-        ((word, sure),),
-        abs(onsets - 3.6) * 0.22 + 0.3,
-        offset=1,
+    where = "" if place is None else f" in the {place} quarter"
+    wordings: tuple[str, ...] = (
+        f"With {tones} a second{where}, the texture is {word}.",
+        f"{tone}s follow each other at a rate of {rate}{where}: the playing is {word}.",
+        f"The playing{where} is {word}, with {tones} a second.",
+        f"Each second {tones} {verb}{where}, and the texture is {word}.",
     )
+    return Sentence(wordings, ((word, sure),), None if place is not None else abs(onsets - 3.6) * 0.22 + 0.3)
 
 
 def _loudness(measurement: dict[str, Any]) -> Sentence:
@@ -404,8 +414,8 @@ def _loudness(measurement: dict[str, Any]) -> Sentence:
     )
     return Sentence(
         (
-            f"It is {loud} and {change}.",
             f"On the whole it is {loud}, and {change}.",
+            f"It is {loud} and {change}.",
             f"In volume it is {loud}, and {change}.",
             f"{loud} as a whole, it {change}.",
         ),
@@ -424,13 +434,12 @@ def _colour(measurement: dict[str, Any]) -> Sentence:
     return Sentence(
         (
             f"The tone colour is {word}.",
-            f"Its timbre is {word}.",
-            f"In colour the sound is {word}.",
             f"A {word} timbre marks the sound.",
+            f"Its timbre is {word}.",
+            f"In timbre it is {word}.",
         ),
         ((word, sure),),
         abs(centroid - 1400) / 1400 + 0.2,
-        offset=1,
     )
 
 
@@ -470,20 +479,19 @@ def _mood(measurement: dict[str, Any], required: bool) -> Sentence:
         + 0.15 * (_within(centroid, 600.0, 2_400.0) - 0.45)
         + 0.60 * (tags.get("happy", 0.0) - tags.get("sad", 0.0))
     )
-    words = _MOODS[(third_of(pleasure, 0.42, 0.58), third_of(arousal, *STIR))]
+    words = mood_words(_MOODS, (pleasure, _PLEASURE), (arousal, STIR))
     confidence = min(0.7, 0.35 + abs(pleasure - 0.5) + abs(arousal - 0.48) * 0.6)
     # The whole is given two words for its mood, a part one.
-    also = [f" and {word}" if required else "" for word in words]
+    said = " and ".join(words if required else words[:1])
     return Sentence(
         (
-            f"Taken together, it sounds {words[0]}{also[1]}.",
-            f"Its effect may be called {words[1]}{also[2]}.",
-            f"The impression that results is rather {words[2]}{also[3]}.",
-            f"One may find the effect {words[3]}{also[0]}.",
+            f"Taken together, it sounds {said}.",
+            f"The impression that results is {said}.",
+            f"One may find the effect {said}.",
+            f"Its effect might be called {said}.",
         ),
-        tuple((word, confidence) for word in words),
+        tuple((word, confidence) for word in (words if required else words[:1])),
         None if required else 3.0,
-        offset=2,
     )
 
 

@@ -7,12 +7,18 @@ The rule. A part with a measurement: both readings are standardised (each in its
 weights, and standardised again over the product's own captions; movement, calm and nostalgia then get the mean and
 spread of the fitting data (so that scores of either path lie on one scale), valence and arousal a logistic. A part
 without measurement: the text's reading alone, as fitted.
+
+What is read of a text. Our captions come with their meaningful phrases: these alone are read (`gist`), so that a
+paraphrase, which carries the same phrases, gets the same score, and no joining word is taken for a feeling. A text
+without phrases, or without a measurement beside it, is read as it stands.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +26,7 @@ import numpy.typing as npt
 
 from edge_models import emotion_measured
 from edge_models.emotion_text import Coefficients, Floats, Reading, read_texts, standardised_rgb
-from edge_models.norms import Norms
+from edge_models.norms import Norms, WeightedWord
 from edge_models.triton_model import Invalid
 
 KINDS = {"artwork": "picture", "track": "sound"}
@@ -41,6 +47,32 @@ class Emotion:
     evidence: list[list[dict[str, Any]]]
 
 
+def gist(text: str, phrases: Sequence[tuple[str, float]]) -> str:
+    """What is read of a text that was measured: its phrases, the surest first; the text where there are none.
+
+    A phrase that is part of another one is not said again. The order of the phrases given does not count.
+    """
+    said: list[str] = []
+    for phrase, _ in sorted(phrases, key=lambda entry: (-entry[1], entry[0])):
+        if phrase.strip() and not any(
+            other != phrase and f" {phrase.lower()} " in f" {other.lower()} " for other, _ in phrases
+        ):
+            said.append(phrase.strip())
+    return ", ".join(dict.fromkeys(said)) if said else text
+
+
+def read_of(
+    texts: Sequence[str],
+    phrases: Sequence[Sequence[tuple[str, float]]],
+    measurements: Sequence[Mapping[str, Any] | None],
+) -> list[str]:
+    """What is read of each text of an item, and what its vector must be of."""
+    return [
+        gist(text, each) if measurement else text
+        for text, each, measurement in zip(texts, phrases, measurements, strict=True)
+    ]
+
+
 def score(
     texts: Sequence[str],
     phrases: Sequence[Sequence[tuple[str, float]]],
@@ -57,16 +89,18 @@ def score(
         phrases: for each part pairs of a phrase and its confidence in [0,1]; may be empty.
         measurements: for each part its measurement, or None (or an empty one) where nothing was measured.
         kind: "artwork" or "track".
-        vectors: MiniLM vectors [n, 384] of the texts; rows of empty texts are not looked at.
+        vectors: MiniLM vectors [n, 384] of what is read of the texts (`read_of`); rows of empty ones are not looked
+            at.
 
     Raises:
         Invalid: an unknown kind, or a measurement that cannot be read or is of the other kind.
     """
     if kind not in KINDS:
         raise Invalid(f"KIND is {kind[:40]!r}; it must be one of {', '.join(KINDS)}")
-    words = [norms.words(text, each) for text, each in zip(texts, phrases, strict=True)]
+    read = read_of(texts, phrases, measurements)
+    words = [norms.words(text, each) for text, each in zip(read, phrases, strict=True)]
     given = np.array(vectors, dtype=float)
-    given[[not text.strip() for text in texts]] = np.nan
+    given[[not text.strip() for text in read]] = np.nan
     domains = [kind if measurement else "description" for measurement in measurements]
     readings = {name: read_texts(words, given, coefficients, name) for name in dict.fromkeys(domains)}
     rgb, va, evidence = [], [], []
@@ -85,15 +119,29 @@ def score(
     return Emotion(np.clip(np.array(rgb), 0.0, 255.0), np.array(va), evidence)
 
 
+def sentences(text: str, most: int = 64) -> list[str]:
+    """The first sentences of a text, at most `most`: what ends with a full stop, "!", "?" or "…" before a space."""
+    return [each for each in re.split(r"(?<=[.!?…])\s+", text.strip()) if each][:most]
+
+
+def free_words(norms: Norms, text: str) -> list[WeightedWord]:
+    """The known words of a text without phrases; the farther from neutral, the more a word weighs (.05 to 1)."""
+    return [
+        replace(word, weight=min(1.0, max(0.05, 2.0 * math.hypot(word.valence - 0.55, word.arousal - 0.38))))
+        for word in norms.words(text)
+    ]
+
+
 def va_of_text(text: str, vector: npt.NDArray[Any], norms: Norms, coefficients: Coefficients) -> tuple[float, float]:
     """(valence, arousal) in [0,1] of one text, half by its words' norms, half by its vector; (.5, .5) if empty.
 
+    The vector is the mean of the vectors of its `sentences`: that of a whole paragraph hangs on how it opens.
     Standardised by the typical reading of our captions of both kinds, then a logistic, so that captions spread over
     the plane. More pleasant words give more valence, whatever the vector.
     """
     if not text.strip():
         return 0.5, 0.5
-    reading = read_texts([norms.words(text)], np.array([vector], float), coefficients, FREE_TEXT)[0]
+    reading = read_texts([free_words(norms, text)], np.array([vector], float), coefficients, FREE_TEXT)[0]
     return emotion_measured.squashed(float(reading.va[0])), emotion_measured.squashed(float(reading.va[1]))
 
 

@@ -289,7 +289,7 @@ def fit_domains(
             chosen = [n for each in kinds if each for n in each * round(most / len(each))]
         words = [
             [
-                norms.words(text, phrases if name != emotion.FREE_TEXT else ())
+                norms.words(text, phrases) if name != emotion.FREE_TEXT else emotion.free_words(norms, text)
                 for text, phrases in zip(captions[n]["texts"], captions[n]["phrases"], strict=True)
             ]
             for n in chosen

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_models import fit
+from edge_models import emotion, fit
 from edge_models.emotion_text import COEFFICIENTS, Coefficients
 from edge_models.local import LocalModels
 from edge_models.norms import Norms
@@ -154,8 +154,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     norms = Norms.read(chosen.repository / "score_emotion" / "1" / "norms.json")
     before = json.loads(chosen.coefficients.read_text(encoding="utf-8"))
     coefficients = Coefficients.read(chosen.coefficients)
-    vectors = [fit.embed(models, item["texts"]) for item in items]
-    domains = before["domains"] | fit.fit_domains(coefficients, norms, items, vectors)
+    # Captions are scored by what is read of them; free text, which has no phrases, is read as it stands.
+    read = [item | {"texts": emotion.read_of(item["texts"], item["phrases"], item["measurements"])} for item in items]
+    domains = dict(before["domains"])
+    whole = [fit.embed(models, item["texts"]) for item in read]
+    by_sentence = [
+        np.stack([fit.embed(models, emotion.sentences(text)).mean(axis=0) for text in item["texts"]])
+        for item in items
+    ]
+    for texts, vectors, wanted in (
+        (read, whole, ("artwork", "track")),
+        (items, by_sentence, (emotion.FREE_TEXT,)),
+    ):
+        fitted = fit.fit_domains(coefficients, norms, texts, vectors)
+        domains |= {name: fitted[name] for name in wanted}
     provenance = before["provenance"] | {
         "captions": f"five captions each of {counts['artwork']} artworks and {counts['track']} tracks"
     }

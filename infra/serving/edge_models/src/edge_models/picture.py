@@ -25,7 +25,7 @@ from edge_models.triton_model import Invalid
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
-VERSION = "1"
+VERSION = "2"
 # The contract's longest side. Checked before decoding, so that a small file cannot unfold into gigabytes.
 LONGEST_SIDE = 1024
 # Palette and light are properties of areas: more pixels than this change no name and cost milliseconds.

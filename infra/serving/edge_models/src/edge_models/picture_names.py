@@ -141,7 +141,7 @@ MOTIFS: Sequence[Motif] = (
     Motif("piano", "a piano", _of(579, 881), 1.0),
     Motif("billiard table", "a billiard table", _of(736), 0.4),
     # Vessels, vehicles, carts
-    Motif("boat", "a boat", _of(472, 576, 693, 914, 724, 780, 484, 871, 814, 554, 625, 913, 628, 510), 1.0),
+    Motif("boat", "a boat", _of(472, 576, 693, 914, 724, 780, 484, 871, 814, 554, 625, 913, 628, 510), 0.65),
     Motif("cart", "a cart", _of(603, 690, 428, 612), 0.7),
     Motif("train", "a train", _of(820, 547, 565, 705), 0.8),
     Motif("balloon", "a balloon", _of(417, 405), 0.4),
@@ -165,7 +165,7 @@ MOTIFS: Sequence[Motif] = (
     Motif("mushroom", "a mushroom", _of(947, (992, 993), 996, 997), 0.5),
     # Animals
     Motif("animal", "an animal", _of((151, 299), (330, 388), 101), trust=0.4, clear=0.8),
-    Motif("dog", "a dog", _of((151, 268)), 0.7, "animal"),
+    Motif("dog", "a dog", _of((151, 268)), 0.4, "animal"),
     Motif("fox", "a fox", _of((277, 280)), 0.7, "animal"),
     Motif("wolf", "a wolf", _of((269, 274)), 0.7, "animal"),
     Motif("cat", "a cat", _of((281, 285)), 0.8, "animal"),

@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float32]
 # Patches float32 [n, 187, 96] to (tags [n, 50], embeddings [n, 200]).
 Tagger = Callable[[Floats], tuple[npt.NDArray[Any], npt.NDArray[Any]]]
 
-VERSION = "1"
+VERSION = "2"
 RATE = 16_000
 HOP = 256
 PATCH_FRAMES = 187
@@ -35,6 +35,11 @@ LEAST_CONFIDENCE = 0.05
 SILENCE_LEVEL = -60.0
 # Under this length no tempo is heard: it takes at least four beats at 120 a minute.
 SHORTEST_TEMPO_SECONDS = 2.0
+# A sound is also measured in quarters, so that what is said of it all agrees with most of it: its tempo where a
+# quarter has this many seconds, its key and density (which vary with every phrase) where it has the second number.
+SHORTEST_TEMPO_QUARTER, SHORTEST_QUARTER = 3.0, 5.0
+# Two tempi this near (as a ratio) are one.
+SAME_TEMPO = 1.05
 # The usual spelling of each tonic, by mode.
 TONICS = {
     "major": ("C", "D flat", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B"),
@@ -146,14 +151,30 @@ def key(windows: Sequence[Floats], level: float) -> dict[str, Any]:
     """Tonic and mode whose Krumhansl-Kessler profile lies nearest the mean chroma, by correlation.
 
     The confidence (0..1) grows with the correlation and with its lead over the second best key, and sinks with the
-    chroma's flatness: drums and noise come out near 0.
+    chroma's flatness: drums and noise come out near 0. From 20 s on the four quarters are heard too; where they keep
+    to other keys it sinks as well, and "changes" tells whether clear keys of quarters differ.
     """
-    unclear = {"tonic": "C", "mode": "major", "confidence": 0.0}
+    unclear = {"tonic": "C", "mode": "major", "confidence": 0.0, "changes": False}
     if level <= -70.0:
         return unclear
     size = 4096
     # Square root: a loud second must not outvote a minute. 65 to 2,100 Hz: no bass drum, no hiss.
-    magnitude = np.sum([np.sqrt(power_spectrum(window, size, size // 2)).sum(axis=1) for window in windows], axis=0)
+    frames = np.concatenate([np.sqrt(power_spectrum(window, size, size // 2)) for window in windows], axis=1)
+    best, confidence = _key_of(frames.sum(axis=1))
+    changes = False
+    if sum(len(window) for window in windows) >= 4 * SHORTEST_QUARTER * RATE:
+        quarters = [_key_of(quarter.sum(axis=1)) for quarter in np.array_split(frames, 4, axis=1)]
+        sure = sum(each for _, each in quarters)
+        if sure > 0.0:
+            confidence *= min(1.0, 2.0 * sum(each for found, each in quarters if found == best) / sure)
+        changes = len({found for found, each in quarters if each >= 0.45}) > 1
+    mode = "major" if best < 12 else "minor"
+    return {"tonic": TONICS[mode][best % 12], "mode": mode, "confidence": _unit(confidence), "changes": changes}
+
+
+def _key_of(magnitude: npt.NDArray[Any]) -> tuple[int, float]:
+    """The best key (0..11 major, 12..23 minor) of magnitudes [2049] summed over time, and how sure, 0..1."""
+    size = 2 * (len(magnitude) - 1)
     frequencies = np.fft.rfftfreq(size, 1 / RATE)
     inside = (frequencies >= 65.0) & (frequencies <= 2100.0)
     pitch = 12 * np.log2(frequencies[inside] / 440.0) + 9
@@ -162,7 +183,7 @@ def key(windows: Sequence[Floats], level: float) -> dict[str, Any]:
     filters /= filters.sum(axis=1, keepdims=True)
     chroma = filters @ magnitude[inside]
     if float(chroma.max()) <= 1e-9:
-        return unclear
+        return 0, 0.0
     chroma = chroma / chroma.max()
     scores = np.array(
         [
@@ -173,11 +194,9 @@ def key(windows: Sequence[Floats], level: float) -> dict[str, Any]:
     )
     scores = np.nan_to_num(scores)
     best = int(np.argmax(scores))
-    mode = "major" if best < 12 else "minor"
     lead = float(scores[best] - np.sort(scores)[-2])
     fit = max(0.0, float(scores[best]) - 0.35) / 0.55
-    confidence = fit * (0.55 + min(lead, 0.15) * 3.0) * (1.0 - 0.7 * float(chroma.min()))
-    return {"tonic": TONICS[mode][best % 12], "mode": mode, "confidence": _unit(confidence)}
+    return best, fit * (0.55 + min(lead, 0.15) * 3.0) * (1.0 - 0.7 * float(chroma.min()))
 
 
 def rhythm(power: Floats, seconds: float, level: float) -> tuple[dict[str, float], float]:
@@ -186,6 +205,12 @@ def rhythm(power: Floats, seconds: float, level: float) -> tuple[dict[str, float
     The tempo is the strongest lag of the onset strength's autocorrelation under a log-normal prior around
     115 (after Ellis 2007); its confidence is that autocorrelation (0..1), so rain and long notes come out near 0. No
     tempo: 0 beats a minute with confidence 0.
+
+    Autocorrelation mistakes twice or two thirds of a tempo for it, and not in every part of a piece alike. So the
+    quarters are asked too (see `SHORTEST_TEMPO_QUARTER`), each weighing as it is sure: the tempo is the one that most
+    of them keep, and its confidence sinks with the share of those that keep another. Where some of them count half or
+    twice of it, "other" is that tempo: which one is felt is not told. Onsets are the mean over the quarters, since
+    what is an onset depends on what is around it.
     """
     none = {"bpm": 0.0, "confidence": 0.0}
     if level <= -70.0 or power.shape[1] < 8:
@@ -193,6 +218,42 @@ def rhythm(power: Floats, seconds: float, level: float) -> tuple[dict[str, float
     decibels = 10 * np.log10(np.maximum(power, 1e-10))
     decibels = np.maximum(decibels, float(decibels.max()) - 80.0)
     strength = np.maximum(np.diff(decibels, axis=1, prepend=decibels[:, :1]), 0.0).mean(axis=0)
+    tempo, density = _stretch(strength, seconds)
+    if seconds < 4 * SHORTEST_TEMPO_QUARTER:
+        return tempo, density
+    quarters = [_stretch(quarter, seconds / 4) for quarter in np.array_split(strength, 4)]
+    if seconds >= 4 * SHORTEST_QUARTER:
+        density = sum(onsets for _, onsets in quarters) / 4
+    votes = [(found["bpm"], found["confidence"]) for found, _ in quarters if found["confidence"] > 0.0]
+    sure = sum(each for _, each in votes)
+    if sure <= 0.0 or tempo["bpm"] <= 0.0:
+        return tempo, density
+
+    def kept(beats: float) -> float:
+        return sum(each for found, each in votes if _same_tempo(found, beats)) / sure
+
+    chosen = max((beats for beats, _ in [(tempo["bpm"], 0.0), *votes]), key=lambda beats: round(kept(beats), 6))
+    near = [(beats, each) for beats, each in votes if _same_tempo(beats, chosen)]
+    if not _same_tempo(chosen, tempo["bpm"]):
+        tempo = {"bpm": round(sum(beats * each for beats, each in near) / sum(each for _, each in near), 1)} | {
+            "confidence": tempo["confidence"]
+        }
+    tempo["confidence"] = max(tempo["confidence"], sum(each for _, each in near) / 4)
+    octaves = [(beats, kept(beats)) for beats in (tempo["bpm"] / 2, tempo["bpm"] * 2)]
+    other, share = max(octaves, key=lambda entry: entry[1])
+    tempo["confidence"] = _unit(tempo["confidence"] * min(1.0, (kept(tempo["bpm"]) + share) / 0.75))
+    if share >= 0.2:
+        tempo["other"] = round(other, 1)
+    return tempo, density
+
+
+def _same_tempo(one: float, other: float) -> bool:
+    return 1 / SAME_TEMPO <= one / other <= SAME_TEMPO
+
+
+def _stretch(strength: Floats, seconds: float) -> tuple[dict[str, float], float]:
+    """Tempo and onsets a second of one stretch by itself, from the onset strength [frames]."""
+    none = {"bpm": 0.0, "confidence": 0.0}
     threshold = max(0.8, float(np.median(strength) + 1.2 * strength.std()))
     peaks, _ = signal.find_peaks(strength, height=threshold, distance=4, prominence=0.5)
     density = len(peaks) / seconds

@@ -51,9 +51,11 @@ SOUND_WORDS: tuple[SoundWord, ...] = (
     SoundWord("flute", "instrument", ("flute",)),
     SoundWord("sitar", "instrument", ("sitar",), (), 0.6),
     SoundWord("drums", "instrument", ("drums",)),
-    SoundWord("synthesizer", "instrument", ("synth",)),
+    SoundWord("synthesizer", "instrument", ("synth",), (), 0.6),
     SoundWord("singing", "voice", ("vocal", "vocals", "singing", "voice")),
-    SoundWord("female voice", "voice", ("female", "woman", "female vocal", "female voice"), ("female vocalists",)),
+    SoundWord(
+        "female voice", "voice", ("female", "woman", "female vocal", "female voice"), ("female vocalists",), 0.8
+    ),
     SoundWord("male voice", "voice", ("male", "man", "male vocal", "male voice"), ("male vocalists",)),
     SoundWord("choir", "voice", ("choir", "choral")),
     SoundWord("instrumental", "voice", ("no vocals", "no vocal", "no voice"), ("instrumental",), 0.8),
