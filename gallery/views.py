@@ -36,8 +36,8 @@ from workers.pairing.spaces import item_vectors, pairing_space
 
 SEEN = ConfigDict(frozen=True, extra="forbid")
 
-SPREAD_BINS: Final = 60
-"""Bins of a histogram of similarities: as fine as a line across a page shows."""
+MOST_BINS: Final = 60
+"""Bins of a histogram of similarities, at most: as fine as a line across a page shows."""
 
 
 class StageView(BaseModel):
@@ -405,7 +405,8 @@ def _spread_of(members: _Members) -> SimilaritySpread:
     )
     units, sampled = cross_similarities(left, right, members.measure)
     every = units / UNITS
-    counts, edges = np.histogram(every, bins=SPREAD_BINS)
+    # Rice's rule: few values in many bins are noise.
+    counts, edges = np.histogram(every, bins=min(MOST_BINS, max(1, round(2 * len(every) ** (1 / 3)))))
     return SimilaritySpread(
         lowest=float(edges[0]),
         highest=float(edges[-1]),

@@ -40,6 +40,7 @@ from promenade.journey import bring_in, demo_journey
 from promenade.logs import begin_logging
 from promenade.pairing import commands as pairing_commands
 from promenade.reach import changing, external, plain, reading, running_settings
+from promenade.report import report
 from promenade.settings import CLONE, HIGHEST_FIRST_PORT, Settings
 from promenade.supervisor import StackError, embedded_settings, stack_state
 from promenade.supervisor import down as stop_stack
@@ -74,6 +75,7 @@ application.add_typer(collection_commands, name="collection")
 application.add_typer(models_commands, name="models")
 application.add_typer(pairing_commands.evaluate_commands, name="evaluate")
 application.command()(pairing_commands.pair)
+application.command()(report)
 
 Data = Annotated[Path, typer.Option("--data", envvar="PROMENADE_DATA", help="The data folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

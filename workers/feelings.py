@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-_FIELDS: Final = (
+FIELDS: Final = (
     # low arousal, middle, high arousal; each from unpleasant over neutral to pleasant
     ("gloomy", "quiet", "serene"),
     ("uneasy", "balanced", "warm"),
     ("tense", "stirring", "joyful"),
 )
-_LOWER: Final = 0.44
-_UPPER: Final = 0.56
+BOUNDS: Final = (0.44, 0.56)
 """Bounds of the middle fields: wide enough that noise does not flip a word, narrow enough that words differ."""
 
 _CHANNELS: Final = ("in motion", "calm", "nostalgic")
@@ -25,7 +24,7 @@ _STANDS_OUT: Final = 1.12
 
 
 def _step(value: float) -> int:
-    return 0 if value < _LOWER else 2 if value > _UPPER else 1
+    return 0 if value < BOUNDS[0] else 2 if value > BOUNDS[1] else 1
 
 
 def feeling_words(rgb: Sequence[float], va: Sequence[float]) -> str:
@@ -35,7 +34,7 @@ def feeling_words(rgb: Sequence[float], va: Sequence[float]) -> str:
         rgb: movement, calm, nostalgia, 0-255 each.
         va: valence and arousal in [0,1].
     """
-    words = [_FIELDS[_step(va[1])][_step(va[0])]]
+    words = [FIELDS[_step(va[1])][_step(va[0])]]
     mean = sum(rgb) / 3
     strongest = max(range(3), key=lambda channel: rgb[channel])
     if mean > 0 and rgb[strongest] > _STANDS_OUT * mean:
