@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     broker_security: BrokerSecurity = "PLAINTEXT"
     broker_user: str | None = None
     broker_password: SecretStr | None = None
-    partitions: int = Field(8, ge=1, le=1024, description="Partitions of each stage's topic, fixed at creation.")
+    partitions: int = Field(4, ge=1, le=1024, description="Partitions of each stage's topic, fixed at creation.")
     replication: int = Field(
         -1, ge=-1, description="Copies of each topic, fixed at creation; -1: as the broker says."
     )
