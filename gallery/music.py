@@ -531,7 +531,7 @@ def music_routes(music: LiveMusic) -> APIRouter:
         live = music.find(identity)
         if live is not None and live.state == "composing":
             await live.spool.begun()
-        if live is not None and live.state == "failed" and not live.spool.frames:
+        if live is not None and live.state == "failed":
             return await sorry(live.reason, live.question.artwork, piece=identity)
         if live is not None and live.running:
             headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
