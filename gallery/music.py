@@ -28,8 +28,8 @@ from infra.records import SOUND_TYPES, ItemState, Records, compose_letter, dead_
 from schemas.events import Event, MusicComposed, new_trace
 from schemas.failures import Lasting, Passing, Refused
 from schemas.media import Kind, split_item_id
-from schemas.records import MusicRecord
-from workers.compose import DEFAULT_SECONDS, Gone, Made, NoComposer, Place, Question, Studio, Unknown
+from schemas.records import DEFAULT_SECONDS, MusicRecord
+from workers.compose import Gone, Made, NoComposer, Place, Question, Studio, Unknown
 from workers.spool import Spool
 
 log = logging.getLogger(__name__)
