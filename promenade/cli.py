@@ -265,14 +265,18 @@ def status(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
         f"{view.items['artwork']} pictures, {view.items['track']} tracks, {view.withdrawn} withdrawn, "
         f"{view.dead_letters} dead letters; pairs: "
         + ", ".join(f"{name} {count}" for name, count in view.pairs.items())
+        + "; music: "
+        + ", ".join(f"{count} {name}" for name, count in view.music.items())
     )
     try:
-        gated = "score_caption" in _profile_models(data)
+        gated, composing = (name in _profile_models(data) for name in ("score_caption", "compose_music"))
     except Refused as error:
         say(str(error))
         return
     if not gated:
         console.print("captions are not gated: this profile serves no score_caption")
+    if not composing:
+        console.print("no music is composed: this profile serves no compose_music")
 
 
 def _profile(data: Path) -> Profile:
