@@ -28,8 +28,8 @@ from infra.records import SOUND_TYPES, ItemState, Records, compose_letter, dead_
 from schemas.events import Event, MusicComposed, new_trace
 from schemas.failures import Lasting, Passing, Refused
 from schemas.media import Kind, split_item_id
-from schemas.records import MusicRecord
-from workers.compose import DEFAULT_SECONDS, Gone, Made, NoComposer, Place, Question, Studio, Unknown
+from schemas.records import DEFAULT_SECONDS, MusicRecord
+from workers.compose import Gone, Made, NoComposer, Place, Question, Studio, Unknown
 from workers.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -531,7 +531,7 @@ def music_routes(music: LiveMusic) -> APIRouter:
         live = music.find(identity)
         if live is not None and live.state == "composing":
             await live.spool.begun()
-        if live is not None and live.state == "failed" and not live.spool.frames:
+        if live is not None and live.state == "failed":
             return await sorry(live.reason, live.question.artwork, piece=identity)
         if live is not None and live.running:
             headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}

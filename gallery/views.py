@@ -63,6 +63,7 @@ class StatusView(BaseModel):
     withdrawn: int
     dead_letters: int
     pairs: dict[str, int] = Field(description="exhibition -> pairs of its target pairing")
+    music: dict[str, int] = Field(default={}, description="pieces of music: kept, waiting, failed")
 
     @property
     def finished(self) -> bool:
@@ -159,6 +160,7 @@ class ExhibitionView(BaseModel):
     floor: float | None
     threshold: float
     hour: int | None
+    music: str = Field(default="on request", description="when music is composed: never, on request, always")
     pins: tuple[tuple[str, str], ...]
     revision: int = Field(description="of the pairing")
     artworks: int
@@ -247,6 +249,13 @@ async def status_view(records: Records) -> StatusView:
         withdrawn=progress.withdrawn,
         dead_letters=progress.dead_letters,
         pairs=paired,
+        music={
+            "kept": sum(len(state.pieces()) for state in states if state.alive),
+            "waiting": sum(len(state.wanted_pieces()) for state in states if state.alive),
+            "failed": sum(
+                stage.startswith(Stage.COMPOSE.value) for state in states if state.alive for _, stage in state.dead
+            ),
+        },
     )
 
 
@@ -323,6 +332,7 @@ async def exhibition_view(records: Records, name: str) -> ExhibitionView:
         floor=settings.floor,
         threshold=settings.threshold,
         hour=settings.hour,
+        music=settings.music,
         pins=settings.pins,
         revision=pairing.number,
         artworks=counts[Kind.ARTWORK],

@@ -34,7 +34,7 @@ from gallery.views import (
 )
 from infra.broker import Producer, Topics
 from infra.records import DEFAULT_EXHIBITION, Records
-from promenade import display
+from promenade import compose, display
 from promenade.clients import connection_of, objects_of
 from promenade.journey import bring_in, demo_journey
 from promenade.logs import begin_logging
@@ -75,6 +75,9 @@ application.add_typer(collection_commands, name="collection")
 application.add_typer(models_commands, name="models")
 application.add_typer(pairing_commands.evaluate_commands, name="evaluate")
 application.command()(pairing_commands.pair)
+application.command()(compose.compose)
+application.command()(compose.play)
+application.add_typer(compose.music_commands, name="music")
 application.command()(report)
 
 Data = Annotated[Path, typer.Option("--data", envvar="PROMENADE_DATA", help="The data folder.")]
@@ -172,7 +175,7 @@ def down(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
 @application.command()
 def worker(
     stages: Annotated[
-        str | None, typer.Option(help="Which stages, separated by commas: caption,score,embed,index,pair.")
+        str | None, typer.Option(help="Which stages, separated by commas: caption,score,embed,index,pair,compose.")
     ] = None,
     http_port: Annotated[int | None, typer.Option(help="Port of health, metrics and API.", min=1, max=65535)] = None,
 ) -> None:
@@ -262,14 +265,18 @@ def status(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
         f"{view.items['artwork']} pictures, {view.items['track']} tracks, {view.withdrawn} withdrawn, "
         f"{view.dead_letters} dead letters; pairs: "
         + ", ".join(f"{name} {count}" for name, count in view.pairs.items())
+        + "; music: "
+        + ", ".join(f"{count} {name}" for name, count in view.music.items())
     )
     try:
-        gated = "score_caption" in _profile_models(data)
+        gated, composing = (name in _profile_models(data) for name in ("score_caption", "compose_music"))
     except Refused as error:
         say(str(error))
         return
     if not gated:
         console.print("captions are not gated: this profile serves no score_caption")
+    if not composing:
+        console.print("no music is composed: this profile serves no compose_music")
 
 
 def _profile(data: Path) -> Profile:
@@ -673,7 +680,9 @@ def check_letter(key: str) -> str:
     Raises:
         Refused: it is none.
     """
-    if not re.fullmatch(r"(items/[a-z0-9-]+/dead/[0-9.]+/[a-z]+|dead/events/[A-Za-z0-9._-]+)\.json", key):
+    if not re.fullmatch(
+        r"(items/[a-z0-9-]+/dead/[0-9.]+/[a-z]+(-[0-9a-f]{20})?|dead/events/[A-Za-z0-9._-]+)\.json", key
+    ):
         raise Refused(f"{key[:200]!r} is no dead letter's key; `promenade dead-letters list` prints them.")
     return key
 
@@ -756,6 +765,10 @@ Hour = Annotated[
     str | None, typer.Option(help="Hour of the day (0-23, UTC) in which the wall follows everything; `none`: never.")
 ]
 
+Music = Annotated[
+    str | None, typer.Option(help="When music is composed for what hangs: never, 'on request' or always.")
+]
+
 
 def _asked(
     collections: str | None,
@@ -765,6 +778,7 @@ def _asked(
     floor: str | None,
     threshold: float | None,
     hour: str | None,
+    music: str | None,
 ) -> dict[str, Any]:
     """The options that were given, as fields of the settings.
 
@@ -785,7 +799,7 @@ def _asked(
         asked |= {"space": "mix", "mix": _weights(mix)}
     elif space is not None:
         asked |= {"space": " ".join(space.split()), "mix": ()} if space != "mix" else {"space": "mix"}
-    for name, value in (("rule", rule), ("threshold", threshold)):
+    for name, value in (("rule", rule), ("threshold", threshold), ("music", music)):
         if value is not None:
             asked[name] = value
     for name, text in (("floor", floor), ("hour", hour)):
@@ -845,6 +859,7 @@ def exhibition_create(
     floor: Floor = None,
     threshold: Threshold = None,
     hour: Hour = None,
+    music: Music = None,
     data: Data = DEFAULT_DATA,
     wait: Wait = True,
     as_json: AsJson = False,
@@ -853,7 +868,7 @@ def exhibition_create(
     check_collection(name, "an exhibition")
 
     async def work() -> ExhibitionView:
-        asked = {"threshold": CALM_THRESHOLD} | _asked(collections, space, rule, mix, floor, threshold, hour)
+        asked = {"threshold": CALM_THRESHOLD} | _asked(collections, space, rule, mix, floor, threshold, hour, music)
         settings = exhibitions.updated(ExhibitionSettings(name=name), asked)
         exhibitions.check(settings, _profile(data))
         async with changing(data) as (_, records, producer):
@@ -874,6 +889,7 @@ def exhibition_change(
     floor: Floor = None,
     threshold: Threshold = None,
     hour: Hour = None,
+    music: Music = None,
     data: Data = DEFAULT_DATA,
     wait: Wait = True,
     as_json: AsJson = False,
@@ -881,7 +897,7 @@ def exhibition_change(
     """Change an exhibition. Another space or rule is paired in the background and comes into force in one step."""
 
     async def work() -> ExhibitionView:
-        asked = _asked(collections, space, rule, mix, floor, threshold, hour)
+        asked = _asked(collections, space, rule, mix, floor, threshold, hour, music)
         if not asked:
             raise Refused("name what shall change; `promenade exhibition change --help` lists it.")
         profile = _profile(data)

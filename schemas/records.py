@@ -267,6 +267,9 @@ SHORTEST_PIECE: Final = 5.0
 LONGEST_PIECE: Final = 180.0
 """Seconds of a piece of music."""
 
+DEFAULT_SECONDS: Final = 60.0
+"""Length of a piece where nobody asks for another: four sections of 15 s, long enough for a phrase and its answer."""
+
 HIGHEST_SEED: Final = 2**53 - 1
 """The highest whole number that every reader of JSON keeps exactly."""
 

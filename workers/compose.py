@@ -24,6 +24,7 @@ import numpy as np
 from schemas.failures import Lasting, Passing, Refused
 from schemas.media import WHOLE, Kind, MediaFacts, digest_of, item_id, split_item_id
 from schemas.records import (
+    DEFAULT_SECONDS,
     HIGHEST_SEED,
     LONGEST_PIECE,
     SHORTEST_PIECE,
@@ -55,9 +56,6 @@ from workers.spool import Spool
 log = logging.getLogger(__name__)
 
 CAPABILITY: Final = "compose_music"
-DEFAULT_SECONDS: Final = 60.0
-"""Length of a piece where nobody asks for another: four sections of 15 s, long enough for a phrase and its answer."""
-
 STALL_SECONDS: Final = 20.0
 """A living composer that is silent for so long while a person waits is given up."""
 BACKGROUND_STALL_SECONDS: Final = 1800.0

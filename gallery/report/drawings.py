@@ -183,7 +183,7 @@ def beside_chance(each: Hanging, possible: SimilaritySpread, view: PairsView) ->
 # -- the plane ---------------------------------------------------------------------------------------------
 
 _WIDTH, _HEIGHT = 1000.0, 700.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 976.0, 20.0, 640.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 84.0, 976.0, 20.0, 640.0
 
 
 def plane(hanging: Sequence[Hanging], alone: Sequence[SideView]) -> Safe:

@@ -74,7 +74,8 @@ def render(page: Gathered, made: datetime) -> Iterator[str]:
     yield drawings.definitions(page.hanging, page.wall.possible)
     yield element("header", _header(page, title), class_="masthead")
     yield '\n<main id="main">\n'
-    yield '<section id="pairs" class="pairs" aria-labelledby="pairs-title" tabindex="-1">'
+    many = " many" if len(page.hanging) > drawings.FEW else ""
+    yield f'<section id="pairs" class="pairs{many}" aria-labelledby="pairs-title" tabindex="-1">'
     yield element("h2", "The pairs", id="pairs-title", class_="unseen")
     if not page.hanging:
         yield _nothing_hangs(page)
@@ -127,6 +128,7 @@ def _header(page: Gathered, title: str) -> Safe:
             aria_label="On this page",
             class_="contents",
         ),
+        element("p", "The keys ← and → walk from pair to pair.", class_="hint") if len(page.hanging) > 1 else None,
         _index(page),
     )
 

@@ -155,7 +155,10 @@ def _accent(measurement: dict[str, Any]) -> list[Sentence]:
     def striking(name: str) -> float:
         red, green, blue = values[name]
         chroma = (max(red, green, blue) - min(red, green, blue)) / 255
-        nearest = min(math.dist(values[name], values[other]) for other in names[:2]) / 441
+        nearest = min(math.dist(values[name], values[other]) for other in names[:3] if other != name) / 441
+        # What is neither strong in itself nor far from the others does not strike at all.
+        if chroma < 0.3 and nearest < 0.3:
+            return 0.0
         return float(palette[name]["share"]) * nearest * (0.3 + 1.5 * chroma)
 
     rest = [name for name in names[3:] if palette[name]["share"] >= 0.05]

@@ -372,7 +372,7 @@ def _density(measurement: dict[str, Any], place: str | None = None) -> Sentence:
     onsets = number(measurement, "density", "onsets", 0.0, 60.0)
     word, sure = level_of(
         onsets,
-        ((1.2, "sparse", 0.8), (2.8, "spacious", 0.6), (4.4, "flowing", 0.4), (6.0, "busy", 0.7)),
+        ((1.5, "sparse", 0.8), (2.5, "spacious", 0.6), (4.5, "flowing", 0.4), (6.5, "busy", 0.7)),
         ("dense", 0.8),
     )
     count = round(onsets)
