@@ -290,8 +290,11 @@ class WorkerProcess:
         patience = self.settings.reconcile_seconds
         reconciler = Reconciler(self._clients.records, self._publish, patience, self._ask_music)
         announced_at: float | None = None
+        took = 0.0
         while True:
-            await asyncio.sleep(min(60.0, max(1.0, patience / 5)))
+            # A look at every record costs more the more there are: at most a twentieth of the time goes into it.
+            await asyncio.sleep(max(min(60.0, max(1.0, patience / 5)), 19 * took))
+            begun = time.monotonic()
             try:
                 counts = await reconciler.run_once()
             except Passing as trouble:
@@ -300,6 +303,7 @@ class WorkerProcess:
             except Exception:
                 log.exception("reconcile failed; it goes on with the next round")
                 continue
+            took = time.monotonic() - begun
             mine = sum(number for name, number in counts.items() if name in self.runners)
             if mine and announced_at is None:
                 announced_at = time.monotonic()
