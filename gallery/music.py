@@ -26,7 +26,7 @@ from infra.metrics import MUSIC_FIRST_SECONDS, MUSIC_LIVE, MUSIC_PIECES, MUSIC_Q
 from infra.objects import NotFound
 from infra.records import SOUND_TYPES, ItemState, Records, compose_letter, dead_key, media_key, piece_key
 from schemas.events import Event, MusicComposed, new_trace
-from schemas.failures import Lasting, Passing, Refused
+from schemas.failures import Declined, Lasting, Passing, Refused
 from schemas.media import Kind, split_item_id
 from schemas.records import DEFAULT_SECONDS, MusicRecord
 from workers.compose import Gone, Made, NoComposer, Place, Question, Studio, Unknown
@@ -93,6 +93,8 @@ class LivePiece:
     begun: float = field(default_factory=time.monotonic)
     state: State = "composing"
     reason: str = ""
+    declined: bool = False
+    """The composer does not take such a question."""
     ended: float | None = None
     task: asyncio.Task[None] | None = None
 
@@ -222,6 +224,7 @@ class LiveMusic:
             MUSIC_PIECES.labels(LIVE, "withdrawn").inc()
             await self._take_back(question)
         except (Passing, Lasting) as trouble:
+            live.declined = isinstance(trouble, Declined)
             self._failed(live, str(trouble))
         except Exception as defect:
             log.exception("live music: a defect while %s was made", question.piece)
@@ -457,6 +460,8 @@ def music_routes(music: LiveMusic) -> APIRouter:
             return JSONResponse({"detail": str(reason)}, 429, headers={"Retry-After": "30"})
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(live.spool.begun(), _EARLY_SECONDS)
+        if live.declined:
+            return JSONResponse({"detail": live.reason, "piece": question.piece}, 422)
         if live.state == "failed":
             return await sorry(live.reason, question.artwork, piece=question.piece)
         return JSONResponse(live.view(), 202)
@@ -504,6 +509,8 @@ def music_routes(music: LiveMusic) -> APIRouter:
         live = music.find(identity)
         if form is None and live is not None and live.state in ("composing", "keeping", "cancelled"):
             return JSONResponse(live.view(), 200 if live.state == "cancelled" else 202)
+        if form is None and live is not None and live.declined:
+            return JSONResponse({"detail": live.reason, "piece": identity}, 422)
         if form is None and live is not None and live.state == "failed":
             return await sorry(live.reason, live.question.artwork, piece=identity, state="failed")
         state, _, record = await located(identity)

@@ -18,7 +18,7 @@ import tritonclient.grpc.aio as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from infra.metrics import MODEL_FAILURES, MODEL_IN_FLIGHT, MODEL_SECONDS, SERVER_STATISTICS, ModelStatistics
-from schemas.failures import Lasting, Passing
+from schemas.failures import Declined, Lasting, Passing
 
 PART: Final = "model server"
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -156,7 +156,7 @@ class Inference:
         lowered = message.lower()
         if "invalid: " in message:
             MODEL_FAILURES.labels(model, "lasting").inc()
-            return Lasting(f"the model {model} refuses it: {message.split('invalid: ', 1)[1].strip()}")
+            return Declined(f"the model {model} refuses it: {message.split('invalid: ', 1)[1].strip()}")
         if "unavailable: " in message:
             MODEL_FAILURES.labels(model, "passing").inc()
             return Passing(PART, f"the model {model} waits for one that it calls")

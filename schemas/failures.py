@@ -40,6 +40,10 @@ class Lasting(Exception):
         self.advice = advice
 
 
+class Declined(Lasting):
+    """A model says of these very inputs that it does not take them; asking it again is useless."""
+
+
 class Refused(ValueError):
     """A word, name, path or setting given by a person is not acceptable; nothing was done.
 

@@ -23,7 +23,7 @@ from infra.metrics import (
 from infra.objects import NotFound
 from infra.records import Records, compose_letter, dead_key, piece_key
 from schemas.events import DeadLettered, Event, MusicComposed, MusicRequested, decode, new_trace
-from schemas.failures import Lasting, Refused
+from schemas.failures import Declined, Lasting, Refused
 from schemas.records import DeadLetter, ExhibitionSettings, MusicRequest, PairChange, PairingRevision, Stage, now
 from streams.items import Publish, unreadable
 from streams.runner import Delivery
@@ -230,7 +230,7 @@ class ComposeHandler:
             except Lasting as failure:
                 spool.close()
                 log.warning("compose: %s, try %d of %d: %s", event.piece, attempt, TRIES, failure)
-                if attempt == TRIES:
+                if attempt == TRIES or isinstance(failure, Declined):
                     raise
             except BaseException:
                 spool.close()
