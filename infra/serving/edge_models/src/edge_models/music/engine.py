@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,6 +43,32 @@ class Composer(Protocol):
 
     def begin(self, plan: Plan) -> Callable[[int], Passage]:
         """Start writing: the answer is called with 0, 1, ... in order, once for each section."""
+
+
+class PictureComposer:
+    """The composer of this project: `plan` and `writing`, with the built network.
+
+    Args:
+        folder: where the network lies (compose_music's version folder).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from edge_models.music import performance_rnn
+
+        self._step = performance_rnn.onnx_step(folder / "performance_rnn.onnx")
+
+    def plan(self, ask: Ask) -> Plan:
+        """See `Composer`."""
+        from edge_models.music import plan
+
+        return plan.make_plan(ask)
+
+    def begin(self, plan: Plan) -> Callable[[int], Passage]:
+        """See `Composer`."""
+        from edge_models.music import writing
+
+        memory = writing.Memory(self._step)
+        return lambda number: writing.write_section(plan, number, memory)
 
 
 def compose(
