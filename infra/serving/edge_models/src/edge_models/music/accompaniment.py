@@ -211,7 +211,7 @@ def counter(
                 taken = {pitch % 12 for pitch in sung}
                 classes = [value for value in slot.chord.classes if value not in taken] or list(slot.chord.classes)
                 aim = round(0.7 * previous + 0.3 * middle)
-                pitch = harmony.nearest(classes, aim, max(low, aim - 7), min(high, aim + 7))
+                pitch = harmony.nearest(classes, aim, low, high)
                 if strikes and pitch == strikes[-1].pitch and number:
                     other = harmony.nearest(classes, pitch + (3 if pitch <= middle else -3), low, high)
                     pitch = other

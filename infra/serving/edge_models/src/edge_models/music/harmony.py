@@ -263,11 +263,19 @@ def agree(key: Key, chord: Chord, pitch: int) -> int:
     return pitch
 
 
-def nearest(classes: Sequence[int], pitch: int, low: int, high: int) -> int:
-    """The pitch of one of these classes in low..high that lies nearest (the lower of two)."""
+def nearest(classes: Sequence[int], pitch: int, low: int, high: int, reach: int = 127) -> int:
+    """The pitch of one of these classes in low..high that lies nearest (the lower of two).
+
+    `reach`: no further than this from the pitch (itself brought into the range first), where anything is that near.
+
+    Raises:
+        ValueError: none of them lies in low..high.
+    """
+    pitch = min(max(pitch, low), high)
     options = [value for value in range(low, high + 1) if value % 12 in classes]
     if not options:
         raise ValueError(f"no note of {list(classes)} lies in {low}..{high}")
+    options = [value for value in options if abs(value - pitch) <= reach] or options
     return min(options, key=lambda value: (abs(value - pitch), value))
 
 

@@ -349,7 +349,7 @@ def pitches(
                     pitch = moved
         strong = metric(tone.beat, meter) >= 0.5 and tone.beats >= 0.5
         if strong or tone.beats >= 1 or number in (0, len(tones) - 1):
-            pitch = harmony.nearest(chord.classes, pitch, max(low, pitch - 6), min(high, pitch + 6))
+            pitch = harmony.nearest(chord.classes, pitch, low, high)
             # A third time on one pitch stands still: the next note of the chord instead.
             if len(found) > 1 and found[-1] == found[-2] == pitch and number < len(tones) - 1:
                 other = [value for value in range(max(low, pitch - 5), min(high, pitch + 5) + 1)
@@ -360,6 +360,6 @@ def pitches(
             if not low <= pitch <= high:
                 pitch += 12 if pitch < low else -12
         if previous is not None and abs(pitch - previous) > 12:
-            pitch = harmony.nearest(chord.classes, previous, max(low, previous - 12), min(high, previous + 12))
+            pitch = harmony.nearest(chord.classes, previous, low, high)
         found.append(pitch)
     return found

@@ -388,7 +388,7 @@ def _lead_on(
     voice = plan.voices[leader]
     end = tune[-1]
     tonic = harmony.chord(coming, 0)
-    aim = harmony.nearest(tonic.classes, end.pitch, max(voice.low, low), max(voice.low + 12, high))
+    aim = harmony.nearest(tonic.classes, end.pitch, voice.low, voice.high)
     memory.aim = aim if voice.low <= aim <= voice.high else None
     degree = key.degree(aim)
     below = end.pitch <= aim
