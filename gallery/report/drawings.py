@@ -376,7 +376,7 @@ def _link(each: Hanging, across: _Axis, up: _Axis, few: bool) -> Safe:
         else None,
         element(
             "text",
-            _shortened(f"{artwork.title} · {track.title}", 64),
+            _shortened(f"{artwork.title} · {track.title}", 56),
             x=_figure(label_x),
             y=_figure(label_y),
             text_anchor=anchor,

@@ -65,6 +65,7 @@
   const here = () => {
     const held = document.activeElement && document.activeElement.closest(".pair");
     if (held) return pairs.indexOf(held);
+    if (document.activeElement && document.activeElement.id === "pairs") return -1;
     const middle = window.innerHeight / 2;
     const passed = pairs.filter((pair) => pair.getBoundingClientRect().top < middle);
     return passed.length - 1;
