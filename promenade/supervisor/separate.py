@@ -19,7 +19,7 @@ from promenade.supervisor.embedded import chosen_parts, embedded_settings
 from promenade.supervisor.errors import StackBusy, StackError
 from promenade.supervisor.leftovers import end_leftovers
 from promenade.supervisor.parts import BROKER, MODELS, STORE
-from promenade.supervisor.processes import check_ports, free_ports, port_is_free
+from promenade.supervisor.processes import check_ports, free_ports
 from promenade.supervisor.runner import PartRunner, stop_all
 from promenade.supervisor.secrets import load_secrets
 from promenade.supervisor.state import FolderLock, stack_state
@@ -131,8 +131,9 @@ async def borrowed_object_store(
 ) -> AsyncIterator[Settings]:
     """Settings whose object store answers, for a command that reads the data folder.
 
-    Where a stack runs, its store is used. Otherwise the store alone is started for the time of the command, on
-    its usual ports or, where these are taken, on free ones; other reading commands and `up` wait meanwhile.
+    Where a stack runs, its store is used. Otherwise the store alone is started for the time of the command; other
+    reading commands and `up` wait meanwhile. It takes free ports: on the usual ones it could meet the store of
+    another folder that is just ending, which removes the sockets of its ports when it goes.
     Raises StackError where the folder holds nothing yet or is held by something that does not pass.
     """
     data = data.resolve()
@@ -145,9 +146,7 @@ async def borrowed_object_store(
     runner: PartRunner | None = None
     try:
         await asyncio.to_thread(end_leftovers, data, say)
-        settings = embedded_settings(data)
-        if not all(port_is_free(port) for port in (settings.s3_port, *settings.store_inner_ports)):
-            settings = separate_settings(data)
+        settings = separate_settings(data)
         (part,) = chosen_parts(settings, (STORE,))
         runner = PartRunner(part, data)
         await runner.start()
