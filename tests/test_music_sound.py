@@ -11,11 +11,11 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyloudnorm
 import pytest
 from edge_models.music import asking, engine, loudness, mastering
 from edge_models.music.score import SAMPLE_RATE, Ask, Note, Passage, Plan, Section, Voice
@@ -23,7 +23,12 @@ from edge_models.music.synthesis import BANK, PLAYER, Bank, Desk
 from edge_models.music.turns import Stopped, Turns
 from edge_models.triton_model import Invalid, Unavailable
 
-from tests.serving_fixtures import REPOSITORY
+from benchmarks import finished
+from benchmarks.finished import integrated
+from benchmarks.music import Reader
+from promenade import samples
+from promenade.samples.catalogue import read_manifest
+from tests.serving_fixtures import REPOSITORY, missing
 
 FOLDER = REPOSITORY / "compose_music" / "1"
 Sound = npt.NDArray[np.float32]
@@ -94,20 +99,6 @@ def made(bank: Bank, ask: Ask, composer: engine.Composer) -> tuple[Sound, dict[s
     return np.concatenate(blocks), report  # type: ignore[arg-type]
 
 
-def integrated(sound: npt.NDArray[Any]) -> float:
-    """LUFS, by the independent meter."""
-    return float(pyloudnorm.Meter(SAMPLE_RATE).integrated_loudness(sound.astype(np.float64)))
-
-
-def clicks(sound: Sound) -> list[int]:
-    """Samples [n, 2] where the wave jumps as no sound around it does."""
-    second = np.abs(np.diff(sound.astype(np.float64), n=2, axis=0)).max(axis=1)
-    width = 240
-    around = np.lib.stride_tricks.sliding_window_view(np.pad(second, width, mode="edge"), 2 * width + 1)[::16]
-    usual = np.repeat(np.quantile(around, 0.98, axis=1), 16)[: len(second)]
-    return np.flatnonzero((second > 0.02) & (second > 12 * usual)).tolist()
-
-
 # Measuring.
 
 
@@ -137,6 +128,20 @@ def test_a_peak_between_samples_is_seen() -> None:
         meter.hear(half)
     assert np.abs(wave).max() < 0.71
     assert meter.true_peak == pytest.approx(0.0, abs=0.1)
+
+
+def test_a_click_is_heard_and_a_sudden_note_is_none() -> None:
+    random = np.random.default_rng(6)
+    seconds = np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE
+    struck = np.exp(-8 * (seconds % 0.5)) * (0.2 * np.sin(2 * np.pi * 440 * seconds))
+    struck += 0.05 * np.exp(-60 * (seconds % 0.5)) * random.standard_normal(len(seconds))
+    sound = np.stack([struck, struck], axis=1)
+    assert finished.clicks(sound) == []
+    broken = sound.copy()
+    broken[70_000:] += 0.03
+    found = finished.clicks(broken)
+    assert found
+    assert all(abs(at - 70_000) < 100 for at in found)
 
 
 # The bank.
@@ -284,6 +289,7 @@ def test_any_piece_leaves_at_its_level_without_clicks(
     assert report["true_peak"] == pytest.approx(20 * np.log10(np.abs(fine).max()), abs=0.1)
     assert np.abs(sound.mean(axis=0)).max() < 1e-3, "DC"
     assert np.abs(sound[-24:]).max() < 1e-3, "the end is cut"
+    assert finished.clicks(sound) == []
     # Blocks meet without a seam.
     second = np.abs(np.diff(sound, n=2, axis=0)).max(axis=1)
     seams = np.array([second[at - 3 : at + 2].max() for at in range(SAMPLE_RATE, len(second), SAMPLE_RATE)])
@@ -492,3 +498,64 @@ def test_what_is_asked_is_read() -> None:
 def test_what_cannot_be_composed_is_refused_in_plain_words(changed: dict[str, Any], reason: str) -> None:
     with pytest.raises(Invalid, match=reason):
         asking.read(tensors(**changed))
+
+
+# Whole pieces of the composer's own, for made pictures understood by the pipeline's models.
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Ask]:
+    """What the composer is told of five painted pictures."""
+    reason = missing()
+    if reason:
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("pictures")
+    manifest = samples.made(folder, pictures=5, tracks=0, seed=3).manifest
+    reader = Reader(REPOSITORY)
+    return [reader.ask(folder, row, 20.0, 1)[0] for row in read_manifest(manifest)]
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_picture_s_piece_sounds_finished(bank: Bank, pictures: list[Ask], number: int) -> None:
+    composer = engine.PictureComposer(FOLDER)
+    ask = pictures[number]
+    sound, report = made(bank, ask, composer)
+    heard = finished.heard(sound)
+    assert len(sound) == 20 * SAMPLE_RATE
+    assert heard.loudness == pytest.approx(-16.0, abs=1.0)
+    assert heard.true_peak < -1.0
+    assert heard.clicks == ()
+    assert heard.silence <= 1.5
+    assert heard.offset < 1e-3
+    assert heard.end < 1e-3
+    plan = composer.plan(ask)
+    write = composer.begin(plan)
+    written = finished.written(plan, [write(index) for index in range(len(plan.sections))])
+    assert written.stuck == 0
+    assert written.in_key == 1.0
+    assert written.passing < 0.15
+    assert written.voices >= min(3, written.ensemble)
+    assert written.alike < 0.9
+    assert report["notes"] == written.notes
+    assert (report["key"], report["mode"]) == (plan.tonic, plan.mode)
+
+
+def test_different_pictures_have_different_pieces(bank: Bank, pictures: list[Ask]) -> None:
+    composer = engine.PictureComposer(FOLDER)
+    notes = set()
+    for ask in pictures:
+        plan = composer.plan(ask)
+        notes.add(composer.begin(plan)(0).notes)
+    assert len(notes) == len(pictures)
+
+
+@pytest.mark.parametrize("seconds", [5.0, 180.0])
+def test_the_shortest_and_the_longest_piece_are_finished_too(bank: Bank, pictures: list[Ask], seconds: float) -> None:
+    ask = replace(pictures[0], seconds=seconds)
+    sound, _ = made(bank, ask, engine.PictureComposer(FOLDER))
+    heard = finished.heard(sound)
+    assert len(sound) == seconds * SAMPLE_RATE
+    assert heard.loudness == pytest.approx(-16.0, abs=1.0)
+    assert heard.true_peak < -1.0
+    assert heard.silence <= 1.5
+    assert heard.clicks == ()
