@@ -12,14 +12,17 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from gallery.views import pairs_view
+from gallery.views import PairsView, pairs_view
 from infra.broker import Producer
 from infra.progress import ITEM_STAGES
 from infra.records import DEFAULT_EXHIBITION, ItemState, Records, version_text
 from promenade import display
-from promenade.reach import changing, reading
+from promenade.compose import compose_for, shown
+from promenade.reach import changing, plain, reading, running_settings
+from promenade.report import DEFAULT_PAGE, Written, progress, sentence, write_report
 from promenade.supervisor import stack_state
 from schemas.events import Event
+from schemas.failures import Passing
 from streams.ingest import Ingest, Outcome, Report, Source, patiently
 from streams.sources import from_paths
 from workers.media.pool import DecoderPool
@@ -32,6 +35,10 @@ FULL_LOOK_EVERY: Final = 3.0
 FULL_LOOK_SHARE: Final = 20
 """A look at every record is dear (it lists them all), so it comes every few seconds, and of a large collection so
 rarely that it takes a twentieth of the time at most; and at once when the pairing says that all may be through."""
+
+
+COMPOSED: Final = 3
+"""Pairs of the demo, the best ones, for whose pictures music is composed."""
 
 
 def _bars(console: Console) -> Progress:
@@ -189,7 +196,7 @@ async def _wait(bars: Progress, records: Records, items: set[str], tell: Callabl
 def demo_journey(
     data: Path, console: Console, errors: Console, start: Callable[[], None], stop: Callable[[], None], *, made: bool
 ) -> int:
-    """Samples, stack, ingest, pairs; the stack is left as it was found.
+    """Samples, stack, ingest, pairs, music for the best of them, the page; the stack is left as it was found.
 
     Args:
         start: brings the stack up and returns when it is ready.
@@ -224,19 +231,51 @@ def demo_journey(
                 return await pairs_view(records)
 
         view = asyncio.run(look())
+        console.print(display.pairs_table(view, console.width))
+        console.print(display.pairs_summary(view))
+        composed = asyncio.run(_compose_best(data, view, errors))
+        written = asyncio.run(_write_page(data, tell, errors))
     finally:
         if not ran_before:
             stop()
-    console.print(display.pairs_table(view, console.width))
-    console.print(display.pairs_summary(view))
     console.print()
     console.print(f"Everything lies in {data}. Go on with:", markup=False)
     for command, meaning in (
         ("pairs", "look at the pairs again (nothing needs to run)"),
+        ("report --out report.html", "write the page again (nothing needs to run)"),
         ("up", "start the stack and keep it up"),
         ("ingest ./my-pictures --collection spring", "bring in your own, with the stack up"),
         ('search "a quiet evening by the sea"', "find pictures and tracks by words, with the stack up"),
+        ("compose PICTURE --out piece.ogg", "compose for a picture (`pairs --json` names it), with the stack up"),
     ):
         console.print(f"  promenade {command:<42} {meaning}", markup=False)
     console.print("(the command lies at .venv/bin/promenade)")
-    return status
+    console.print()
+    console.print(f"To look at and listen to: {sentence(written)}", markup=False, soft_wrap=True)
+    return status if composed else status or 1
+
+
+async def _compose_best(data: Path, view: PairsView, errors: Console) -> bool:
+    """Compose for the pictures of the best pairs; False where one was not composed, which ends nothing."""
+    titles = {pair.artwork.id: pair.artwork.title for pair in view.pairs[:COMPOSED]}
+    if not titles:
+        return True
+    errors.print(f"composing for the {len(titles)} best pairs", markup=False)
+    try:
+        with shown(errors, {artwork: title[:40] for artwork, title in titles.items()}) as told:
+            found = await compose_for(running_settings(data), list(titles), exhibition=view.exhibition, progress=told)
+    except Passing as trouble:
+        errors.print(f"nothing was composed: {plain(trouble)}", markup=False)
+        return False
+    for record in found:
+        if "reason" in record:
+            errors.print(f"{titles[record['artwork']]}: not composed: {record['reason']}", markup=False)
+        else:
+            errors.print(f"{record['title']}: {record['seconds']:.0f} s of music", markup=False)
+    return not any("reason" in record for record in found)
+
+
+async def _write_page(data: Path, tell: Callable[[str], None], errors: Console) -> Written:
+    async with reading(data, tell) as (_, records):
+        with progress(errors) as step:
+            return await write_report(records, data / DEFAULT_PAGE, step=step)
