@@ -342,6 +342,20 @@ def _bars(seconds: float, tempos: Sequence[float], meter: int) -> tuple[list[int
     return best, filled(best)
 
 
+def _shared_out(total: int, sections: int, meter: int) -> list[int]:
+    """So many beats over the sections, in whole bars where there are enough; what is left over goes to the last."""
+    bars = total // meter
+    if bars >= sections:
+        each = [bars // sections * meter] * sections
+        for place in range(bars % sections):
+            each[-1 - place] += meter
+    else:
+        sections = min(sections, total)
+        each = [total // sections] * sections
+    each[-1] += total - sum(each)
+    return each
+
+
 def make_plan(ask: Ask) -> Plan:
     """The plan of a piece.
 
@@ -389,17 +403,13 @@ def make_plan(ask: Ask) -> Plan:
     tail = float(np.clip(0.05 * ask.seconds + 0.5, 0.7, 4.0))
     body = ask.seconds - tail
     slowing = RITARDANDO * min(RITARDANDO_BEATS, 4) * 60 / tempos[-1] if body > 12 else 0.0
-    beats, filled = _bars(body - slowing, tempos, meter)
     if ask.tempo is None:
+        beats, filled = _bars(body - slowing, tempos, meter)
         tempos = [tempo * filled for tempo in tempos]
     else:
-        # The wished tempo stays as it is: the sections give way beat by beat.
-        while filled > 1 and sum(beats) > len(beats):
-            longest = max(range(len(beats)), key=lambda place: (beats[place], place))
-            beats[longest] -= min(meter, beats[longest] - 1) if beats[longest] > meter else 1
-            filled = sum(beats) * 60 / ask.tempo / (body - slowing)
-        while (sum(beats) + 1) * 60 / ask.tempo <= body - slowing:
-            beats[-1] += 1
+        # A wished tempo stays as it is: bars, or beats, are shared out; where there are too few, sections fall away.
+        beats = _shared_out(max(1, math.floor((body - slowing) * ask.tempo / 60 + 1e-6)), len(feelings), meter)
+        feelings, tempos = feelings[: len(beats)], tempos[: len(beats)]
     drums = ask.instruments == "drums" or max(map(_drumming, feelings)) > 0.5
     voices = _ensemble(ask, overall, drums, random)
     sections: list[Section] = []
@@ -407,8 +417,7 @@ def make_plan(ask: Ask) -> Plan:
     for number, (feeling, tempo, count) in enumerate(zip(feelings, tempos, beats, strict=True)):
         seconds = count * 60 / tempo
         if number == len(feelings) - 1:
-            seconds += slowing * tempos[-1] / tempo if ask.tempo is None else slowing
-            seconds = min(seconds, ask.seconds - tail / 2 - start)
+            seconds += slowing
         sections.append(
             Section(
                 part=PARTS[number],

@@ -25,10 +25,10 @@ from edge_models.music.performance_rnn import Step, Wanted, density_step, play
 from edge_models.music.plan import RITARDANDO_BEATS
 from edge_models.music.score import Note, Passage, Plan, Section
 
-PLAYERS = 6
+PLAYERS = 8
 """Performances of the network side by side: half of them for tunes, half for figures."""
-FIRST_STEPS, STEPS = 96, 144
-"""Events of each performance, in the first section (a listener waits) and in the others."""
+FIRST_STEPS, STEPS = 96, 288
+"""Events of each performance at most, in the first section (a listener waits) and in the others."""
 BETWEEN = 0.8
 """Seconds that may pass between sounding notes before the one before is held on."""
 
@@ -121,13 +121,13 @@ def _phrases(plan: Plan, number: int, key: Key, random: np.random.Generator) -> 
     else:
         lengths = [float(section.beats)]
     # How long a chord lasts, in seconds: longer where it is calm.
-    wanted = 1.5 + 2.4 * section.calm + 1.2 * (1 - section.arousal)
+    wanted = 1.3 + 2.0 * section.calm + 1.0 * (1 - section.arousal)
     options = [float(meter), 2.0 * meter, *([meter / 2] if meter % 2 == 0 else [])]
-    if bars < 2:
-        options = [1.0, 2.0]
-    # A phrase of four bars has four chords at least: fewer would stand still.
-    options = [one for one in options if one <= max(max(lengths) / 4, min(options))]
+    # A phrase of four bars has four chords at least (where bars fly by, two): fewer would stand still.
+    most = max(lengths) / (2 if section.tempo > 150 else 4)
+    options = [one for one in options if one <= max(most, min(options)) or one * 60 / section.tempo <= 3]
     unit = min(options, key=lambda one: abs(math.log(one * 60 / section.tempo / wanted)))
+    short = bars < 2
     phrases: list[Phrase] = []
     beat = 0.0
     for place, length in enumerate(lengths):
@@ -138,35 +138,38 @@ def _phrases(plan: Plan, number: int, key: Key, random: np.random.Generator) -> 
                 cadence = "plagal"
         else:
             cadence = ("half", "full", "open", "plagal")[int(random.choice(4, p=(0.5, 0.25, 0.15, 0.10)))]
-        count = max(1, round(length / unit))
-        size = length / count
-        if abs(size * 2 - round(size * 2)) > 1e-6:
-            count = max(1, round(length / meter)) if length % meter == 0 else 1
-            size = length / count
-        count = max(count, min(2, int(length))) if last and ends else count
-        size = length / count
+        if short:
+            half = float(section.beats // 2)
+            beats = [length - half, half] if length * 60 / section.tempo >= 2.4 and half else [length]
+        else:
+            extra = length % meter if ends else 0.0
+            beats = [unit] * int((length - extra) // unit)
+            if (length - extra) % unit:
+                beats.append((length - extra) % unit)
+            # The last chord of the piece lasts a bar at least; beats left over are its own too.
+            while last and ends and len(beats) > 2 and beats[-1] < meter:
+                beats[-2:] = [beats[-2] + beats[-1]]
+            beats[-1] += extra
+        count = len(beats)
         start = 0 if place == 0 or key.mode not in ("major", "minor") else (0, 5, 3)[int(random.integers(3))]
-        if bars < 1 and len(plan.sections) == 4:
-            start = (0, 3, 4, 0)[number] if key.mode in ("major", "minor") else 0
+        if short and not last and number == len(plan.sections) - 2:
+            cadence = "half"
+        elif short and not last:
+            # Too short for a cadence of its own: all sections together make one phrase.
+            cadence = "open"
+            start = 3 if number == 1 and key.mode != "lydian" else 0
         chords = harmony.progression(
             key, count, cadence, 0.25 + 0.5 * section.nostalgia, 0.12 + 0.25 * section.movement, random, start
         )
-        if count == 1 and bars < 1:
+        if count == 1 and cadence == "open":
             chords = [harmony.chord(key, start)]
-        if ends and following is not None and count >= 2:
+        if ends and following is not None and count >= 2 and cadence == "half":
             # What prepares the next section: its dominant (or what serves as one in its mode).
             serves = harmony.dominant(following)
             if following.mode not in ("major", "minor"):
                 serves = harmony.progression(following, 2, "half", 0, 0, random)[-1]
             left = tuple(value for value in serves.classes if value not in key.scale)
             chords[-1] = replace(serves, foreign=left)
-        beats = [size] * count
-        if last and ends and count >= 3 and size < meter <= length / 2:
-            # The last chord lasts a bar at least.
-            while len(chords) > 2 and beats[-1] < meter:
-                chords.pop(0 if len(chords) > 4 else 1)
-                beats[-1] += beats.pop(0)
-            chords[0] = harmony.chord(key, start)
         slots, at = [], beat
         for chord, share in zip(chords, beats, strict=True):
             slots.append(Slot(at, share, chord))
@@ -177,9 +180,13 @@ def _phrases(plan: Plan, number: int, key: Key, random: np.random.Generator) -> 
 
 
 def _listen(
-    plan: Plan, section: Section, phrases: Sequence[Phrase], key: Key, memory: Memory, random: np.random.Generator
-) -> list[list[Heard]]:
-    """The network plays under the section's control: rows 0, 2, 4 as a tune, 1, 3, 5 as a figure; on the beat."""
+    plan: Plan, number: int, phrases: Sequence[Phrase], key: Key, memory: Memory, random: np.random.Generator
+) -> tuple[list[list[Heard]], list[list[Heard]]]:
+    """The network plays under the section's control: what it plays as tunes, and as figures; laid on the beat.
+
+    Each player has a stretch of phrases of its own, and hears of their chords as they come.
+    """
+    section = plan.sections[number]
     rows: list[list[Wanted]] = []
     for player in range(PLAYERS):
         phrase = phrases[(player // 2) % len(phrases)]
@@ -193,11 +200,12 @@ def _listen(
         if row[-1].until < 6:
             row[-1] = replace(row[-1], until=6.0)
         rows.append(row)
-    steps = FIRST_STEPS if section.part == plan.sections[0].part else STEPS
+    steps = FIRST_STEPS if number == 0 else int(np.clip(8 * section.seconds, FIRST_STEPS, STEPS))
     memory.steps += steps
     played = play(memory.step, rows, steps, random, temperature=0.9 + 0.15 * section.movement)
     grid = 0.25 if section.tempo < 84 and section.density > 4 else 0.5
-    return [melody.on_the_beat(row, section.tempo, grid) for row in played]
+    heard = [melody.on_the_beat(row, section.tempo, grid) for row in played]
+    return heard[::2], heard[1::2]
 
 
 _KINDS = (
@@ -237,7 +245,7 @@ def write_section(plan: Plan, number: int, memory: Memory) -> Passage:
     meter = plan.meter
     phrases = _phrases(plan, number, key, random)
     slots = [slot for phrase in phrases for slot in phrase.slots]
-    rows = _listen(plan, section, phrases, key, memory, random)
+    tunes, figures = _listen(plan, number, phrases, key, memory, random)
     clock = Clock(plan, number)
     playing = set(section.voices)
     leader = section.voices[0]
@@ -249,7 +257,7 @@ def write_section(plan: Plan, number: int, memory: Memory) -> Passage:
 
     # How many onsets a beat each voice gets.
     rate = section.density * 60 / section.tempo
-    tune_rate = float(np.clip(0.30 * rate, 0.45, 2.0))
+    tune_rate = float(np.clip(0.30 * rate, 0.3, 2.0))
     bass_rate = float(np.clip(0.14 * rate, 0.1, 2.0))
     drum_rate = float(np.clip(0.34 * rate, 0.5, 4.0))
     shortest = 0.5 if section.tempo * tune_rate > 90 or section.tempo > 84 else 0.25
@@ -263,7 +271,7 @@ def write_section(plan: Plan, number: int, memory: Memory) -> Passage:
         beats = meter * (2.0 if section.tempo > 104 and section.beats >= 4 * meter else 1.0)
         beats = min(beats, float(section.beats))
         count = int(np.clip(round(tune_rate * beats), 2, 9))
-        memory.motif = melody.find_motif([rows[row] for row in (0, 2, 4)], key, meter, beats, count, random)
+        memory.motif = melody.find_motif(tunes, key, meter, beats, count, random)
     before = memory.aim if memory.aim is not None else memory.pitches.get(leader)
     tones: list[Tone] = []
     kinds = _kinds(section, number)
@@ -271,8 +279,8 @@ def write_section(plan: Plan, number: int, memory: Memory) -> Passage:
     for place, phrase in enumerate(phrases):
         count = max(2 if phrase.beats >= 2 else 1, round(tune_rate * phrase.beats))
         tones += melody.compose_phrase(
-            phrase, memory.motif, kinds[place % 2 :] + kinds[: place % 2], rows[2 * (place % 3)], key, meter, count,
-            shortest, center, comes_from, random, last and place == len(phrases) - 1,
+            phrase, memory.motif, kinds[place % 2 :] + kinds[: place % 2], tunes[place % len(tunes)], key, meter,
+            count, shortest, center, comes_from, random, last and place == len(phrases) - 1,
         )  # fmt: skip
         comes_from = key.pitch(tones[-1].degree)
     found = melody.pitches(tones, slots, key, meter, low, high, before)
@@ -329,10 +337,10 @@ def write_section(plan: Plan, number: int, memory: Memory) -> Passage:
     if figure_voices:
         voice = plan.voices[figure_voices[0]]
         low, high = _window(voice.low, voice.high, 62 + 0.8 * section.register, 13)
-        heard = [note for row in (1, 3, 5) for note in rows[row]]
+        heard = [note for row in figures for note in row]
         most = section.beats / cell * 0.9
         strikes = accompaniment.figure(
-            phrases, heard, float(np.clip(rest, section.beats / meter, most)), cell, meter, low, high,
+            phrases, heard, float(np.clip(rest, section.beats / meter / 2, most)), cell, meter, low, high,
             (low + high) // 2, random,
         )  # fmt: skip
         parts[figure_voices[0]] = strikes
