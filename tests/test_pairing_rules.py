@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.media import Kind, digest_of, item_id
@@ -199,6 +199,54 @@ def test_optimal_has_the_greatest_total_after_every_step(
         prices = rule.prices()
         assert sum(prices.values()) == gain_of(pairs, world.pins, rest)  # the proof: duals meet the primal
         assert min(prices.values(), default=0) >= 0
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of two and no search nearby: bounds seldom prove enough, so that everything wider is used too."""
+    monkeypatch.setattr("workers.pairing.optimal._WIDTH", 2)
+    monkeypatch.setattr("workers.pairing.optimal._NEARBY", 0)
+    monkeypatch.setattr("workers.pairing.optimal._NEARBY_EQUAL", 0)
+
+
+@pytest.mark.filterwarnings("error:Graph has negative weights")
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(STEPS, MEASURES, FLOORS)
+def test_optimal_is_exact_where_lists_prove_nothing(
+    narrow: None,
+    steps: Sequence[tuple],  # type: ignore[type-arg]
+    measure: Measure,
+    floor: float | None,
+) -> None:
+    test_optimal_has_the_greatest_total_after_every_step.hypothesis.inner_test(steps, measure, floor)
+
+
+@pytest.mark.filterwarnings("error:Graph has negative weights")
+@pytest.mark.parametrize("width", [2, 8, 32])
+@pytest.mark.parametrize("counts", [(150, 150), (150, 160)])
+@pytest.mark.parametrize("dimension", [3, 15, 100])
+def test_optimal_stays_optimal_while_items_of_large_sides_come_and_go(
+    narrow: None, width: int, counts: tuple[int, int], dimension: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.pairing.optimal._WIDTH", width)
+    generator = np.random.default_rng([dimension, width])
+    rule = OptimalRule(Cosine())
+    world = World(rule)
+    sides = list(zip(Kind, counts, strict=True))
+    for kind, count in sides:
+        for number in range(count):
+            world.join(kind, number, tuple(generator.normal(size=dimension)))
+    for step in range(60):
+        kind, count = sides[step % 2]
+        world.leave(kind, int(generator.integers(count)))
+        if step % 3:
+            world.join(kind, int(generator.integers(count)), tuple(generator.normal(size=dimension)))
+        if step % 10 == 9:
+            expected = batch_optimal(world.items[Kind.ARTWORK], world.items[Kind.TRACK], Cosine())
+            rest = rest_units(Cosine(), None)
+            assert gain_of(rule.pairs(), set(), rest) == gain_of(expected, set(), rest)
+            assert sum(rule.prices().values()) == gain_of(expected, set(), rest)
+            assert world.wall == rule.pairs()
 
 
 @pytest.mark.parametrize("dimension", [3, 15])

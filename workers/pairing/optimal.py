@@ -12,20 +12,32 @@ pairings have the same total, which of them hangs depends on the order of arriva
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import dijkstra
 
 from schemas.media import Kind
+from workers.pairing.candidates import Candidates, Slots, blocks_of
 from workers.pairing.rules import CLOSED, Pairs, Rule, Side, matrix_of, pinned_first
-from workers.pairing.similarity import Measure, Units, as_similarity, as_units
+from workers.pairing.similarity import Floats, Measure, Rough, Units, as_similarity, as_units
 
 _FORBIDDEN: Final = -(1 << 50)
 """Gain of a pair that may not be made: no price makes it worth while."""
-_FAR: Final = 1 << 60
-"""Distance of an item that no path has reached."""
+_FAR: Final = 1 << 50
+"""Price of an item that may not be had."""
+_WIDTH: Final = 32
+"""Items of the other side that are listed for each item."""
+_NEARBY: Final = 200
+"""Items that are looked at one by one before the search turns to all lists at once."""
+_NEARBY_EQUAL: Final = 8
+"""The same where hardly anybody is free, so that the end is far away."""
+_PARTS: Final = 8
+"""Groups of items, by how little their bounds prove, that are looked at together."""
 
 
 def rest_units(measure: Measure, floor: float | None) -> int:
@@ -41,8 +53,10 @@ def rest_units(measure: Measure, floor: float | None) -> int:
 class OptimalRule(Rule):
     """The greatest total similarity (see `rest_units` for what free items count).
 
-    Cost of an arrival or departure: one row of similarities, O(items of the other side x dimension), for each
-    item whose price is looked at: few where the sides differ in number, up to all of them where they are equal.
+    Cost of an arrival or departure: a row of similarities, O(items of the other side x dimension), for the item
+    itself and for each of the few on the way to a free one. Where hardly anybody is free, the way is long: then
+    one shortest-path search over all listed pairs, O(items x width), and rows for those whose list proves too
+    little.
     """
 
     name = "optimal"
@@ -50,6 +64,7 @@ class OptimalRule(Rule):
     def __init__(self, measure: Measure, *, floor: float | None = None) -> None:
         super().__init__(measure, floor=floor)
         self._rest = rest_units(measure, floor)
+        self._near = {kind: Candidates(_WIDTH) for kind in Kind}
 
     def prices(self) -> dict[str, int]:
         """The price of every present item, in units: together with the pairs, the proof that they are optimal."""
@@ -73,9 +88,21 @@ class OptimalRule(Rule):
         return gains
 
     def _enter(self, side: Side, slot: int, why: str) -> None:
-        gains = self._gains(side, slot) - self._other(side).price
+        other = self._other(side)
+        row = self._row(side, slot)
+        gains = row - self._rest
+        forbidden = other.held == CLOSED
+        if self.floor is not None:
+            forbidden |= row < self._floor_units
+        gains[forbidden] = _FORBIDDEN
+        gains -= other.price
         side.price[slot] = max(0, int(gains.max())) if len(gains) else 0
+        lists = self._lists(side)
+        reference = lists.reference[: other.used]
+        values = np.where(row < self._floor_units, -np.inf, row - reference)
+        lists.put(np.array([slot]), values[None, :], 0.0, self._floor_units, lambda _, targets: row[targets])
         self._settle(side, slot, why)
+        self._lists(other).admit(slot, row, int(side.price[slot]), self._floor_units)
 
     def _exit(self, side: Side, slot: int, why: str) -> None:
         target = self._part(side, slot, why)
@@ -84,23 +111,92 @@ class OptimalRule(Rule):
             other = self._other(side)
             self._settle(other, target, f"formed after {other.names[target]} came free")
 
+    def _lists(self, side: Side) -> Candidates:
+        lists = self._near[side.kind]
+        lists.reserve(side.used, self._other(side).used)
+        return lists
+
+    def _share_prices(self, side: Side, root: int) -> None:
+        """Where nobody but `root` is free, lower all prices of its side as far as they go and raise the others'.
+
+        Prices of equal sides may move against each other. The lower those of this side are, the nearer is the
+        item that stays free.
+        """
+        other = self._other(side)
+        if ((other.partner < 0) & (other.held != CLOSED)).any():
+            return
+        mine = side.held != CLOSED
+        if int(((side.partner < 0) & mine).sum()) > 1:
+            return
+        lowest = int(side.price[mine].min())
+        if lowest:
+            side.price[mine] -= lowest
+            other.price[other.held != CLOSED] += lowest
+
     def _settle(self, side: Side, root: int, why: str) -> None:
         """Restore the optimum when only `root`, unpaired at a price above 0, breaks it.
 
-        Dijkstra's shortest path over alternating edges, by reduced cost (prices minus gain), from `root` to
-        whichever is nearest: a free item of the other side, or an item of this side that becomes free at the
-        cost of its price (`root` itself among them).
+        The shortest path over alternating edges, by reduced cost (prices minus gain), from `root` to whichever is
+        nearest: a free item of the other side, or an item of this side that becomes free at the cost of its price
+        (`root` itself among them). Paths go over listed pairs; where the bounds do not prove that no other pair
+        makes one shorter, the missing pairs are added and the search is done again.
         """
+        if side.price[root] == 0:
+            return
+        self._share_prices(side, root)
+        if side.price[root] == 0:
+            return
+        if self._settle_nearby(side, root, why):
+            return
+        other, lists = self._other(side), self._lists(side)
+        open_other = other.held != CLOSED
+        prices = np.where(open_other, other.price, _FAR).astype(np.float64)
+        moved = prices - lists.reference[: other.used]
+        margin = float(moved[open_other].min()) if open_other.any() else _FAR
+        looked: dict[int, tuple[float, Slots, Floats]] = {}
+        while True:
+            distance, before = self._paths(side, root, prices, looked)
+            best = distance[-1]
+            mine = np.flatnonzero(distance[: side.used] < best)
+            after = side.price[mine] - (best - distance[mine])
+            unsure = after + self._rest + margin < lists.bound[mine]
+            rows = [
+                slot
+                for slot, cost in zip(mine[unsure].tolist(), (best - distance[mine[unsure]]).tolist(), strict=True)
+                if slot not in looked or looked[slot][0] < cost
+            ]
+            if not rows:
+                break
+            # Only those of the other side whose price fell so far that a bound does not speak of them any more.
+            block = np.array(rows, dtype=np.int64)
+            doubt = lists.bound[block] - (side.price[block] - (best - distance[block])) - self._rest
+            order = doubt.argsort()
+            shorter = wholly = False
+            for part in np.array_split(order, min(_PARTS, len(order))):
+                columns = np.flatnonzero(open_other & (moved < doubt[part[-1]]))
+                wholly = wholly or 2 * len(columns) > len(moved)
+                if wholly:
+                    columns = np.arange(other.used)
+                    if len(part) > side.used // 20:
+                        lists.refer(prices, open_other)
+                        moved, margin = np.where(open_other, 0.0, _FAR), 0.0
+                shorter |= self._look(side, block[part], columns, distance, prices, looked)
+            if not shorter:
+                break
+        self._move(side, root, distance, before, prices, looked, why)
+
+    def _settle_nearby(self, side: Side, root: int, why: str) -> bool:
+        """Dijkstra's algorithm row by row: the quickest where the end is a few items away. False: it is not."""
+        waiting = sum(int(((each.partner < 0) & (each.held != CLOSED)).sum()) for each in self._sides.values())
+        steps = _NEARBY if 50 * waiting > side.used else _NEARBY_EQUAL
         other = self._other(side)
         best, end, end_is_other = int(side.price[root]), root, False
-        if best == 0:
-            return
         distance: NDArray[np.int64] = np.full(other.used, _FAR)
         queue = distance.copy()  # the same for items not yet passed; those passed are far, and never chosen again
         via: NDArray[np.int64] = np.full(other.used, -1)
         mine, mine_at, theirs = [root], [0], []
         current, at = root, 0
-        while True:
+        while len(mine) <= steps:
             # Only items that may be nearer than the best end so far are looked at exactly: mostly a few.
             offset = at + int(side.price[current]) + self._rest
             vector = side.vectors[current]
@@ -129,12 +225,134 @@ class OptimalRule(Rule):
             current, at = partner, reach
             if reach + int(side.price[partner]) < best:
                 best, end, end_is_other = reach + int(side.price[partner]), partner, False
+        else:
+            return False
         side.price[mine] -= best - np.array(mine_at)
         if theirs:
             other.price[theirs] += best - np.array(mine_at[1:])
         self._flip(side, root, end, end_is_other, via, why)
+        return True
 
-    def _flip(self, side: Side, root: int, end: int, end_is_other: bool, via: NDArray[np.int64], why: str) -> None:
+    def _paths(
+        self, side: Side, root: int, prices: Floats, looked: dict[int, tuple[float, Slots, Floats]]
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        """Shortest paths from `root` over items of its side; the last node is where a path may end.
+
+        Returns:
+            Distance and predecessor of every item of the side, and of the end: [used + 1].
+        """
+        other, lists = self._other(side), self._near[side.kind]
+        count = side.used
+        end = count
+        prices = np.append(prices, float(_FAR))  # the last stands for an empty place in a list
+        to = np.append(np.where(other.partner >= 0, other.partner, end), end).astype(np.int32)
+        near = lists.slots[:count]
+        width = lists.width
+        columns = np.empty((count, width + 2), dtype=np.int32)
+        costs = np.empty((count, width + 2))
+        columns[:, :width] = to[near]
+        np.subtract(prices[near], lists.units[:count], out=costs[:, :width])
+        costs[:, :width] += np.where(side.held == CLOSED, _FAR, side.price + self._rest)[:, None]
+        columns[:, width], costs[:, width] = end, side.price
+        columns[:, width + 1], costs[:, width + 1] = np.arange(count), 0
+        ends = [np.arange(0, count * (width + 2) + 1, width + 2), np.full(1, count * (width + 2))]
+        more_columns, more_costs = [columns.ravel()], [costs.ravel()]
+        for number, (slot, (_, targets, units)) in enumerate(looked.items()):
+            columns[slot, width + 1] = count + 1 + number
+            more_columns.append(to[targets])
+            more_costs.append(side.price[slot] + prices[targets] + self._rest - units)
+            ends.append(ends[-1][-1:] + len(targets))
+        size = count + 1 + len(looked)
+        graph = csr_array(
+            (np.concatenate(more_costs), np.concatenate(more_columns), np.concatenate(ends)), shape=(size, size)
+        )
+        distance, before = dijkstra(graph, indices=root, return_predecessors=True, limit=float(side.price[root]))
+        before = before[: count + 1]
+        through = before > end
+        before[through] = np.fromiter(looked, dtype=np.int64, count=len(looked))[before[through] - end - 1]
+        return distance[: count + 1], before
+
+    def _look(
+        self,
+        side: Side,
+        rows: Slots,
+        columns: Slots,
+        distance: Floats,
+        prices: Floats,
+        looked: dict[int, tuple[float, Slots, Floats]],
+    ) -> bool:
+        """Look at all pairs of some items with some of the other side; whether one of them makes a path shorter."""
+        other, lists = self._other(side), self._near[side.kind]
+        best = distance[-1]
+        reached = np.where(other.partner >= 0, distance[other.partner], best)
+        reached = np.minimum(reached, best)[columns]
+        whole = len(columns) == other.used
+        vectors, prices = other.vectors[columns], prices[columns]
+        rough = Rough(self.measure, vectors)
+        shorter = False
+        for block in blocks_of(rows, len(columns)):
+            values = rough.rows(side.vectors[block])
+            asked = distance[block] + side.price[block] + self._rest
+            row, target = np.nonzero(values > (prices + (asked[:, None] - best - rough.error)))
+            units = self.measure.paired(side.vectors[block[row]], vectors[target]).astype(np.float64)
+            through = asked[row] + prices[target] - units
+            good = (through < best) & (units >= self._floor_units)
+            row, target, units, through = row[good], target[good], units[good], through[good]
+            shorter = shorter or bool((through < reached[target]).any())
+            starts = np.searchsorted(row, np.arange(len(block) + 1))
+            for index, slot in enumerate(block.tolist()):
+                part = slice(starts[index], starts[index + 1])
+                looked[slot] = best - distance[slot], columns[target[part]], units[part]
+            if whole:
+                values -= lists.reference[: other.used]
+                lists.put(block, values, rough.error, self._floor_units, partial(self._exact, side))
+        return shorter
+
+    def _exact(self, side: Side, rows: Slots, targets: Slots) -> Units:
+        return self.measure.paired(side.vectors[rows], self._other(side).vectors[targets])
+
+    def _move(
+        self,
+        side: Side,
+        root: int,
+        distance: Floats,
+        before: NDArray[np.int64],
+        prices: Floats,
+        looked: dict[int, tuple[float, Slots, Floats]],
+        why: str,
+    ) -> None:
+        """Change prices by the distances, and exchange the pairs along the shortest path."""
+        other, lists = self._other(side), self._near[side.kind]
+        best = distance[-1]
+        mine = np.flatnonzero(distance[:-1] < best)
+        last = int(before[-1])
+        end, end_is_other = last, False
+        if distance[last] + side.price[last] > best:
+            slots, units = lists.slots[last], lists.units[last]
+            slots, units = slots[slots >= 0].astype(np.int64), units[slots >= 0]
+            if last in looked:
+                slots, units = np.append(slots, looked[last][1]), np.append(units, looked[last][2])
+            free = (other.partner[slots] < 0) & (other.held[slots] != CLOSED)
+            slots, units = slots[free], units[free]
+            end, end_is_other = int(slots[(prices[slots] - units).argmin()]), True
+        change = (best - distance[mine]).astype(np.int64)
+        theirs = side.partner[mine]
+        side.price[mine] -= change
+        other.price[theirs[theirs >= 0]] += change[theirs >= 0]
+        # Each item on the way took what its successor held.
+        way = [last]
+        while way[-1] != root:
+            way.append(int(before[way[-1]]))
+        via = {}
+        for mine_, next_ in zip(way[1:], way[:-1], strict=True):
+            via[int(side.partner[next_])] = mine_
+        if end_is_other:
+            via[end] = last
+        self._flip(side, root, end, end_is_other, via, why)
+
+    def _flip(
+        self, side: Side, root: int, end: int, end_is_other: bool, via: Mapping[int, int] | Slots, why: str
+    ) -> None:
         """Exchange the pairs along the path from `root` to `end`."""
         if not end_is_other and end == root:
             return
@@ -154,8 +372,10 @@ class OptimalRule(Rule):
         for slot, _ in path:
             if slot != root:
                 self._part(side, slot, reason)
-        for slot, target in path:
-            self._pair(side, slot, target, why if slot == root else reason)
+        slots, targets = np.array(path).T
+        units = self._exact(side, slots, targets).tolist()
+        for (slot, target), value in zip(path, units, strict=True):
+            self._pair(side, slot, target, why if slot == root else reason, value)
 
     def _holds(self) -> bool:
         """Find prices that prove the pairs optimal; there are none when they are not.
@@ -193,6 +413,9 @@ class OptimalRule(Rule):
         right.price[:] = price
         left.price[:] = 0
         left.price[paired_left] = own[paired_left] - price[left.partner[paired_left]]
+        for side in (left, right):
+            other = self._other(side)
+            self._lists(side).refer(other.price.astype(np.float64), other.held != CLOSED)
         return True
 
 

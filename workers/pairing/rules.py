@@ -447,9 +447,9 @@ class Rule(ABC):
         """Units of one item with every slot of the other side: [other.used]."""
         return self.measure.row(side.vectors[slot], self._other(side).vectors)
 
-    def _pair(self, side: Side, slot: int, target: int, why: str) -> None:
+    def _pair(self, side: Side, slot: int, target: int, why: str, units: int | None = None) -> None:
         other = self._other(side)
-        units = self._units(side, slot, target)
+        units = self._units(side, slot, target) if units is None else units
         side.partner[slot], other.partner[target] = target, slot
         side.held[slot] = other.held[target] = units
         self._note(side, slot, target, "formed", units, why)
@@ -459,7 +459,9 @@ class Rule(ABC):
         other = self._other(side)
         target = int(side.partner[slot])
         if target >= 0:
-            self._note(side, slot, target, "parted", self._units(side, slot, target), why)
+            held = int(side.held[slot])
+            units = held if held not in (CLOSED, FREE) else self._units(side, slot, target)
+            self._note(side, slot, target, "parted", units, why)
             other.partner[target], other.held[target] = -1, FREE
         side.partner[slot], side.held[slot] = -1, FREE
         return target
