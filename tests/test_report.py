@@ -217,7 +217,8 @@ async def test_a_composed_piece_is_shown_with_its_player(records: Records, tmp_p
     page = read(await page_of(records, tmp_path))
     assert "For this wall" in page.text and "For another wall" not in page.text
     assert "D minor; 96 beats a minute; Cello and Harp; seed 7." in page.text
-    assert "Beside this picture: 0.970 in rgb15, 0.910 by chance; nearer than 88 of 100 pairs." in page.text
+    assert "Alike: 0.970 to this picture (0.910 by chance)." in page.text, "in the space of the wall"
+    assert page.text.count("How near it is, in every space") == 1 and len(page.of("table")) == 1
     assert len(page.of("audio")) == 4
 
 

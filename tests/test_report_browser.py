@@ -77,7 +77,7 @@ async def test_sounds_play_one_at_a_time(browser: Browser, page: Path) -> None:
     assert lengths == [pytest.approx(SECONDS, abs=0.1)] * 5, "four tracks and a piece, all of a known length"
     # The second player of the page is the composed piece, the first one its track.
     await browser.ask("document.querySelectorAll('audio').forEach((audio) => { audio.loop = true; })")
-    await browser.click("#pair-1 .heard:nth-of-type(2) .play")
+    await browser.click("#pair-1 .heard ~ .heard .play")
     await browser.until("document.querySelectorAll('audio')[1].currentTime > 0.1")
     label = "document.querySelectorAll('.play')[1].getAttribute('aria-label')"
     assert await browser.ask(label) == "Pause: Night music"

@@ -360,15 +360,15 @@ def _link(each: Hanging, across: _Axis, up: _Axis, few: bool) -> Safe:
         element("title", said),
         element("line", x1=_figure(x), y1=_figure(y), x2=_figure(to_x), y2=_figure(to_y), class_="pull"),
         element("line", x1=_figure(x), y1=_figure(y), x2=_figure(to_x), y2=_figure(to_y), class_="bond"),
+        mark,
         element(
             "circle",
             cx=_figure(to_x),
             cy=_figure(to_y),
-            r=9 if few else 5,
+            r=8 if few else 5,
             fill=hexadecimal(track.rgb),
-            class_="track",
+            class_="dot",
         ),
-        mark,
         element(
             "text", str(each.number), x=_figure(to_x), y=_figure(to_y - 14), text_anchor="middle", class_="figure"
         )
@@ -390,7 +390,7 @@ def _link(each: Hanging, across: _Axis, up: _Axis, few: bool) -> Safe:
 
 def _box(thumbnail: Shown) -> tuple[float, float]:
     """Half the width and height of a small picture in the plane."""
-    scale = 33 / max(thumbnail.width, thumbnail.height)
+    scale = 30 / max(thumbnail.width, thumbnail.height)
     return thumbnail.width * scale, thumbnail.height * scale
 
 

@@ -19,7 +19,7 @@ from gallery.report.gathering import Gathered, Half, Hanging, Sound
 from gallery.report.markup import Child, Safe, element, joined, title_of
 from gallery.views import SideView
 from schemas.media import WHOLE, Kind, split_item_id
-from schemas.records import MusicRecord, MusicSimilarity
+from schemas.records import MusicRecord
 
 TINY: Final = 400
 """A picture whose longer side has fewer pixels is shown at its own size, others as large as there is room."""
@@ -220,8 +220,8 @@ def _pair(each: Hanging, page: Gathered) -> Safe:
             drawings.palette(artwork.palette) if artwork.palette else None,
             _colours(Kind.ARTWORK, artwork),
             _track(each, page),
-            _piece(each, page) if each.piece is not None else None,
             _similarity(each, page),
+            _piece(each, page) if each.piece is not None else None,
             _seen_and_heard(each),
             class_="label-text",
         ),
@@ -312,15 +312,17 @@ def _track(each: Hanging, page: Gathered) -> Safe:
 def _piece(each: Hanging, page: Gathered) -> Safe:
     piece = each.piece
     assert piece is not None
-    said = [_piece_words(piece)]
-    said += [_nearness(similarity) for similarity in piece.similarities[:4]]
+    title = piece.title or f"Music for {each.pair.artwork.title}"
+    near = _nearness_words(piece, page)
     return element(
         "section",
         element("p", "composed for this picture", class_="kicker"),
-        element("h4", title_of(piece.title or f"Music for {each.pair.artwork.title}")),
+        element("h4", title_of(title)),
         _feeling(piece.feelings.words) if piece.feelings is not None else None,
-        (element("p", line, class_="small-print") for line in said if line),
-        _player(each.piece_sound, piece.title or f"Music for {each.pair.artwork.title}", page),
+        element("p", _piece_words(piece), class_="small-print"),
+        _player(each.piece_sound, title, page),
+        element("p", near, class_="small-print") if near else None,
+        _nearness(piece),
         class_="heard",
         aria_label="The composed piece",
     )
@@ -330,7 +332,7 @@ def _piece_words(piece: MusicRecord) -> str:
     report: dict[str, Any] = piece.report
     said = []
     if report.get("key"):
-        said.append(f"{report['key']} {report.get('mode', '')}".strip())
+        said.append(f"{report['key']} {report.get('mode', '')}".strip().replace("#", "♯"))
     if isinstance(report.get("tempo"), int | float):
         said.append(f"{report['tempo']:.0f} beats a minute")
     names = [str(each.get("name", "")) for each in report.get("instruments", ()) if isinstance(each, dict)]
@@ -342,15 +344,43 @@ def _piece_words(piece: MusicRecord) -> str:
     return text[:1].upper() + text[1:] + "."
 
 
-def _nearness(similarity: MusicSimilarity) -> str:
-    """How near a piece is to its picture or track, in words."""
-    to = "this picture" if similarity.to == "picture" else "the track beside it"
-    said = f"Beside {to}: {similarity.similarity:.3f} in {similarity.space}"
-    if similarity.chance is not None:
-        said += f", {similarity.chance:.3f} by chance"
-    if similarity.percentile is not None:
-        said += f"; nearer than {similarity.percentile:.0f} of 100 pairs"
-    return f"{said}."
+def _nearness_words(piece: MusicRecord, page: Gathered) -> str:
+    """How near a piece is to its picture and to the track beside it, in the space that the wall is paired in."""
+    said = []
+    for similarity in piece.similarities:
+        if similarity.space == page.wall.pairs.space:
+            to = "this picture" if similarity.to == "picture" else "the track beside it"
+            chance = "" if similarity.chance is None else f" ({similarity.chance:.3f} by chance)"
+            said.append(f"{similarity.similarity:.3f} to {to}{chance}")
+    return "" if not said else "Alike: " + ", ".join(said) + "."
+
+
+def _nearness(piece: MusicRecord) -> Safe | None:
+    """The same in every space, as a table for those who ask."""
+    if not piece.similarities:
+        return None
+    rows = [
+        element(
+            "tr",
+            element("th", similarity.space, scope="row"),
+            element("td", similarity.to),
+            element("td", f"{similarity.similarity:.3f}"),
+            element("td", "" if similarity.chance is None else f"{similarity.chance:.3f}"),
+            element("td", "" if similarity.percentile is None else f"{int(similarity.percentile)} %"),
+        )
+        for similarity in piece.similarities
+    ]
+    names = ("space", "to", "alike", "chance", "beats")
+    return element(
+        "details",
+        element("summary", "How near it is, in every space"),
+        element(
+            "table",
+            element("thead", element("tr", (element("th", name, scope="col") for name in names))),
+            element("tbody", rows),
+        ),
+        class_="nearness",
+    )
 
 
 def _player(sound: Sound | None, title: str, page: Gathered) -> Safe | None:
