@@ -9,6 +9,7 @@ import json
 import socket
 import struct
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,6 +24,7 @@ from infra.records import piece_key
 from schemas.events import MusicComposed
 from schemas.failures import Lasting, Passing
 from streams.upkeep import withdraw
+from tests.browser import new_page, running_chromium
 from tests.made_world import SOUND
 from tests.music_standin import MUSIC_PROFILE, MadeComposer, MusicWorld, studio_world
 from tests.stack_fixtures import everything_of
@@ -486,3 +488,26 @@ async def test_a_piece_without_record_is_none(studio_world: MusicWorld) -> None:
     async with serving(world) as client:
         assert (await client.get(f"/api/music/{piece}.wav")).status_code == 404
         assert (await client.get("/api/music")).json()["pieces"] == []
+
+
+# -- in a browser ------------------------------------------------------------------------------------------
+
+
+async def test_an_audio_element_plays_a_piece_while_it_is_made(studio_world: MusicWorld, tmp_path: Path) -> None:
+    world = studio_world
+    (artwork,) = await world.hang("sea")
+    gate = Gate(world, 4)
+    with running_chromium(tmp_path / "chromium") as port:
+        async with serving(world) as client, new_page(port) as browser:
+            asked = (await client.post("/api/music", json={"artwork": artwork, "seconds": 9})).json()
+            page = tmp_path / "page.html"
+            source = str(client.base_url).rstrip("/") + asked["stream"]
+            page.write_text(f"<button onclick=\"sound = new Audio('{source}'); sound.play()\">Play</button>")
+            await browser.open(page)
+            await browser.click("button")
+            await browser.until("sound.currentTime > 0.2")
+            assert world.live.running()[0].spool.frames < 9 * RATE
+            gate.open()
+            await until_kept(client, asked["piece"])
+            await browser.until("sound.ended || sound.currentTime > 4.5")
+            assert await browser.ask("sound.error") is None
