@@ -230,7 +230,7 @@ def test_what_cannot_be_composed_is_refused_and_the_model_stays_well(
     served: Served, changed: dict[str, Array], reason: str
 ) -> None:
     with pytest.raises(InferenceServerException, match=reason):
-        Piece(served, asked(**changed)).whole()
+        Piece(served, {**asked(), **changed}).whole()
     assert len(piece(served, seconds=5)) == 5 * RATE
 
 

@@ -143,7 +143,7 @@ def room_of(plan: Plan) -> Room:
     return Room(
         decay=min(2.6, max(0.9, 1.3 + 1.2 * calm - 0.4 * movement)),
         wet=-4.0 + 2.0 * calm,
-        brightness=max(-5.0, min(2.0, 0.5 + 2.0 * movement - 5.0 * nostalgia)),
+        brightness=max(-3.0, min(3.0, 1.5 + 2.0 * movement - 3.5 * nostalgia)),
     )
 
 

@@ -67,7 +67,7 @@ class Turns:
         """
         try:
             with self._changed:
-                self._wait(stopped, lambda: self._queues[live][0] is ticket and self._free(live) > 0)
+                self._wait(stopped, lambda: self._queues[live][0] is ticket and self._free(live) > 0, 1.0)
                 self._working[live] += 1
         finally:
             with self._changed:
@@ -84,16 +84,16 @@ class Turns:
         # Hand over the interpreter: another thread may have waited for it since long.
         time.sleep(0)
         with self._changed:
-            self._wait(stopped, lambda: live or not (self._working[True] or self._queues[True]))
+            self._wait(stopped, lambda: live or not (self._working[True] or self._queues[True]), 0.2)
 
-    def _wait(self, stopped: Callable[[], bool], until: Callable[[], bool]) -> None:
+    def _wait(self, stopped: Callable[[], bool], until: Callable[[], bool], patience: float) -> None:
         while True:
             if self._closed or stopped():
                 raise Stopped
             if until():
                 return
-            # Woken by changes; the time limit is for `stopped`, which tells nobody.
-            self._changed.wait(0.1)
+            # Woken by changes; the time limit is for `stopped`, which tells nobody and may be costly to ask.
+            self._changed.wait(patience)
 
     def close(self) -> None:
         """Stop all, now and later."""
