@@ -23,8 +23,12 @@ from schemas.records import CaptionBody, Catalogue, Phrase, ScoreBody
 from workers.contract import Array, Inference
 from workers.media.parts import SoundPart
 
-LOOK_SECONDS: Final = 3.0
-"""Silence of the composer after which it is looked whether it lives: it sends a second of music in much less."""
+LOOK_SECONDS: Final = 0.8
+"""Silence of the composer after which it is looked whether it lives. A supervisor needs about two seconds to bring a
+dead process back; who looks later would find a living one, which knows nothing of the piece, and wait for ever."""
+
+PROBE_SECONDS: Final = 5.0
+"""How long a living composer takes at most to refuse a question, on a busy machine."""
 
 Part = bytes | SoundPart
 """One part as a model takes it: an encoded picture, or windows of sound."""
@@ -293,7 +297,7 @@ class Models:
                         "WISHES": _bytes(["{}"])[:, 0],
                         "LIVE": np.array([False]),
                     }
-                    refusal = self._inference.stream(name, asked, ("REPORT",), stall_seconds=LOOK_SECONDS)
+                    refusal = self._inference.stream(name, asked, ("REPORT",), stall_seconds=PROBE_SECONDS)
                     async for _ in refusal:
                         pass
                 case _:
