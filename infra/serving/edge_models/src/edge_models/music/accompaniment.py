@@ -215,7 +215,7 @@ def counter(
                 if strikes and pitch == strikes[-1].pitch and number:
                     other = harmony.nearest(classes, pitch + (3 if pitch <= middle else -3), low, high)
                     pitch = other
-                if not moving and until - at >= 2:
+                if not moving and until - at >= 2 and rate >= 0.2:
                     # The tune holds: this voice answers with a step on the way.
                     step = harmony.agree(
                         key, slot.chord, key.pitch(key.degree(pitch) + (1 if pitch <= middle else -1))

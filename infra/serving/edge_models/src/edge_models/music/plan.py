@@ -318,7 +318,7 @@ def _bars(seconds: float, tempos: Sequence[float], meter: int) -> tuple[list[int
     beats: list[int] = []
     for tempo in tempos:
         wanted = each * tempo / 60
-        unit = 2 * meter if wanted >= 4 * meter else meter if wanted >= 1.5 * meter else 1
+        unit = 2 * meter if wanted >= 4 * meter else meter if wanted >= 0.9 * meter else 1
         beats.append(max(unit, round(wanted / unit) * unit))
 
     def filled(counts: Sequence[int]) -> float:
@@ -403,6 +403,10 @@ def make_plan(ask: Ask) -> Plan:
     tail = float(np.clip(0.05 * ask.seconds + 0.5, 0.7, 4.0))
     body = ask.seconds - tail
     slowing = RITARDANDO * min(RITARDANDO_BEATS, 4) * 60 / tempos[-1] if body > 12 else 0.0
+    each = (body - slowing) / len(tempos) * float(np.mean(tempos)) / 60
+    if each < 8:
+        # Bars that so few beats can be counted in.
+        meter = min((4, 3), key=lambda one: abs(math.log(max(1, round(each / one)) * one / each)))
     if ask.tempo is None:
         beats, filled = _bars(body - slowing, tempos, meter)
         tempos = [tempo * filled for tempo in tempos]
