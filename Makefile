@@ -26,9 +26,9 @@ check: .venv/.development
 soak: setup .venv/.development
 	.venv/bin/python -m pytest -m soak tests
 
-## Ratios against named baselines, written to docs/reports.
+## Ratios against named baselines, written to docs/reports. Up to 5,000 pictures: the better part of an hour.
 bench: setup .venv/.development
-	.venv/bin/python -m benchmarks.pipeline
+	.venv/bin/python -m benchmarks.pipeline --long
 
 setup: .venv/.default models
 
