@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import soundfile
+from rich.console import Console
 from typer.testing import CliRunner
 
 import promenade.report
@@ -27,9 +28,10 @@ from gallery.report.gathering import Gathered
 from gallery.report.markup import element, joined
 from gallery.views import PairsView, PairView, SideView, wall_view
 from infra.records import Records, rendition_key
+from promenade import journey
 from promenade.cli import application
 from promenade.report import folder_of, write_report
-from schemas.failures import Refused
+from schemas.failures import Passing, Refused
 from schemas.media import Kind
 from schemas.records import Catalogue, ExhibitionSettings, Tombstone, now
 from tests.made_exhibition import hang, put_piece, put_whole_item
@@ -362,6 +364,36 @@ async def test_the_command_writes_the_page_and_says_where(
     assert folder.exit_code == 1 and "is a folder" in folder.output
     unknown = await asyncio.to_thread(run, "--out", str(tmp_path / "x.html"), "--exhibition", "nowhere")
     assert unknown.exit_code == 1 and "nowhere" in unknown.output and not (tmp_path / "x.html").exists()
+
+
+async def test_the_demo_says_what_was_not_composed_and_goes_on(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = await three_pairs(records)
+    asked: list[str] = []
+
+    async def composed(_: Any, artworks: list[str], **__: Any) -> list[dict[str, Any]]:
+        asked.extend(artworks)
+        return [{"title": "Music for it", "seconds": 60.0, "artwork": each} for each in artworks[:2]] + [
+            {"artwork": artworks[2], "reason": "the composer is out"}
+        ]
+
+    async def away(*_: Any, **__: Any) -> list[dict[str, Any]]:
+        raise Passing("worker", "does not answer")
+
+    monkeypatch.setattr(journey, "running_settings", lambda _: None)
+    monkeypatch.setattr(journey, "compose_for", composed)
+    said = Console(file=io.StringIO(), width=200)
+    view = (await wall_view(records)).pairs
+    assert not await journey._compose_best(tmp_path, view, said)
+    assert asked == [artwork for artwork, _ in pairs]
+    told = said.file.getvalue()  # type: ignore[attr-defined]
+    assert "Picture 2: not composed: the composer is out" in told and "Music for it: 60 s of music" in told
+    monkeypatch.setattr(journey, "compose_for", away)
+    assert not await journey._compose_best(tmp_path, view, said)
+    assert await journey._compose_best(tmp_path, view.model_copy(update={"pairs": ()}), said), (
+        "nothing to compose for"
+    )
 
 
 def test_markup_escapes_all_but_markup() -> None:

@@ -102,6 +102,14 @@ async def test_sounds_beside_the_page_play_too(browser: Browser, records: Record
     assert browser.complaints == []
 
 
+async def test_a_sound_that_does_not_play_is_said(browser: Browser, page: Path) -> None:
+    await browser.open(page)
+    await browser.ask("document.querySelector('audio').src = 'data:audio/ogg;base64,AAAA'")
+    await browser.click("#pair-1 .play")
+    await browser.until("document.querySelectorAll('#pair-1 [role=alert]').length === 1")
+    assert "cannot play" in await browser.ask("document.querySelector('#pair-1 [role=alert]').textContent")
+
+
 async def test_a_person_with_a_keyboard_walks_and_listens(browser: Browser, page: Path) -> None:
     await browser.open(page)
     focused = "document.activeElement.id"

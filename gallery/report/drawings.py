@@ -15,7 +15,7 @@ from gallery.report.gathering import Colour, Hanging, Part
 from gallery.report.markup import Safe, element, joined
 from gallery.report.pictures import Shown
 from gallery.views import PairsView, SideView, SimilaritySpread
-from schemas.media import WHOLE, Kind, split_item_id
+from schemas.media import Kind, split_item_id
 from workers.feelings import BOUNDS, FIELDS
 
 FEW: Final = 40
@@ -472,7 +472,7 @@ def distribution(hanging: Sequence[Hanging], possible: SimilaritySpread, view: P
     return element(
         "svg",
         drawn,
-        class_="distribution",
+        class_="distribution many" if len(hanging) > TICKS else "distribution",
         viewBox="0 0 1000 290",
         role="group",
         aria_label="How alike all possible pairs are, and where the pairs on this wall lie among them.",
@@ -490,8 +490,3 @@ def _round_values(low: float, high: float) -> list[float]:
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [round(place * step, 6) for place in range(first, last + 1)]
-
-
-def whole(half_parts: Sequence[Part]) -> Part | None:
-    """The part that is the whole."""
-    return half_parts[WHOLE] if len(half_parts) > WHOLE else None

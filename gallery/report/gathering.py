@@ -191,7 +191,7 @@ async def gather(
 
     async def dress(each: Hanging) -> None:
         async with turns:
-            each.picture, each.thumbnail = await _pictures(records, each.artwork, side, quality)
+            each.picture, each.thumbnail = await _pictures(records, each.artwork.side.id, side, quality)
             if audio != "none":
                 each.track_sound = await _track_sound(records, each.track, pool, kept)
                 if each.piece is not None:
@@ -203,7 +203,7 @@ async def gather(
 
     async def miniature(one: SideView) -> None:
         async with turns:
-            _, small = await _pictures(records, await _half(records, one), None, quality)
+            _, small = await _pictures(records, one.id, None, quality)
         if small is not None:
             found.thumbnails[one.id] = small
 
@@ -260,14 +260,12 @@ async def _piece(records: Records, pair: PairView) -> MusicRecord | None:
     return next((piece for piece in pieces if piece.track == pair.track.id), pieces[0] if pieces else None)
 
 
-async def _pictures(
-    records: Records, half: Half, side: int | None, quality: int
-) -> tuple[Shown | None, Shown | None]:
+async def _pictures(records: Records, item: str, side: int | None, quality: int) -> tuple[Shown | None, Shown | None]:
     """The large picture (where a side is given) and the small one; None where the picture is not there."""
-    state = await records.state(half.side.id)
+    state = await records.state(item)
     if not state.alive or state.latest is None:
         return None, None
-    key = rendition_key(half.side.id, state.latest[0], RENDITION_NAMES[Kind.ARTWORK])
+    key = rendition_key(item, state.latest[0], RENDITION_NAMES[Kind.ARTWORK])
     try:
         rendition = await records.objects.get(key)
         large = None if side is None else await asyncio.to_thread(scaled, rendition, side, quality)

@@ -41,10 +41,17 @@
     const track = make("span", { class: "track" });
     track.append(line, place);
     place.setAttribute("aria-label", "Place in " + title);
+    const fail = () => {
+      if (player.querySelector("[role=alert]")) return;
+      const note = make("p", { class: "small-print", role: "alert" });
+      note.textContent = "This browser cannot play this sound.";
+      player.append(note);
+    };
     button.addEventListener("click", () => {
       if (!audio.paused) return audio.pause();
       for (const other of sounds) if (other !== audio) other.pause();
-      audio.play().catch(() => player.classList.add("fails"));
+      // A pause before it began is no failure.
+      audio.play().catch((error) => error.name === "AbortError" || fail());
     });
     place.addEventListener("input", () => {
       if (audio.readyState === 0) audio.load();
@@ -53,7 +60,7 @@
       else audio.addEventListener("loadedmetadata", seek, { once: true });
     });
     for (const event of ["play", "pause", "ended", "timeupdate", "durationchange"]) audio.addEventListener(event, show);
-    audio.addEventListener("error", () => player.classList.add("fails"));
+    audio.addEventListener("error", fail);
     audio.removeAttribute("controls");
     sounds.push(audio);
     player.prepend(button, track, time);

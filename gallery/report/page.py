@@ -179,7 +179,7 @@ def _index(page: Gathered) -> Safe | None:
                 for each in page.hanging
             ),
         ),
-        class_="index",
+        class_="index many" if len(page.hanging) > drawings.FEW else "index",
         aria_label="All pictures",
     )
 
