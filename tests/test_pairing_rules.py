@@ -337,6 +337,46 @@ def test_a_snapshot_that_does_not_fit_is_computed_anew_and_the_difference_told(
         assert {(artwork, track): similarity for artwork, track, similarity in rows} == wall, what
 
 
+@pytest.mark.parametrize("listed", [2, 32])
+@pytest.mark.parametrize("made", RULE_CLASSES)
+def test_all_items_at_once_are_paired_as_one_by_one(
+    made: type[Rule], listed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.pairing.rules._LISTED", listed)
+
+    @settings(max_examples=60, deadline=None)
+    @given(STEPS, MEASURES, FLOORS)
+    def same(steps: Sequence[tuple], measure: Measure, floor: float | None) -> None:  # type: ignore[type-arg]
+        world = World(made(measure, floor=floor))
+        play(world, steps)
+        restored = made.restore(measure, world.members(), [], floor=floor, pins=world.pins)
+        if made is OptimalRule:
+            rest = rest_units(measure, floor)
+            assert gain_of(restored.rule.pairs(), world.pins, rest) == gain_of(world.rule.pairs(), world.pins, rest)
+        else:
+            assert restored.rule.pairs() == world.rule.pairs()
+        world.rule, world.wall = restored.rule, restored.rule.pairs()
+        for step in steps[:6]:
+            play(world, [step])
+            assert world.wall == world.rule.pairs()
+
+    same()
+
+
+@pytest.mark.parametrize("dimension", [3, 100])
+@pytest.mark.parametrize("made", [StableRule, GreedyRule])
+def test_larger_sides_at_once_are_what_the_definition_demands(made: type[Rule], dimension: int) -> None:
+    generator = np.random.default_rng(dimension)
+    sides = {
+        kind: {name_of(kind, number): generator.normal(size=dimension) for number in range(count)}
+        for kind, count in zip(Kind, (700, 800), strict=True)
+    }
+    members = [Member(kind, name, vector, len(name)) for kind, side in sides.items() for name, vector in side.items()]
+    batch = batch_stable if made is StableRule else batch_greedy
+    expected = batch(sides[Kind.ARTWORK], sides[Kind.TRACK], Cosine())
+    assert made.restore(Cosine(), members, []).rule.pairs() == expected
+
+
 def test_every_change_says_why() -> None:
     world = World(StableRule(Cosine()))
     first, second = name_of(Kind.ARTWORK, 0), name_of(Kind.ARTWORK, 1)

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from schemas.media import Kind
-from workers.pairing.rules import CLOSED, FREE, Pairs, ProposingRule, Side, matrix_of, pinned_first
-from workers.pairing.similarity import Measure, Units, as_similarity, as_units
+from workers.pairing.candidates import Slots
+from workers.pairing.rules import CLOSED, FREE, Pairs, ProposingRule, Side, _places, matrix_of, pinned_first
+from workers.pairing.similarity import Floats, Measure, Units, as_similarity, as_units
 
 
 class GreedyRule(ProposingRule):
@@ -60,6 +61,21 @@ class GreedyRule(ProposingRule):
         sequences = other.sequence[candidates]
         first: list[int] = candidates[sequences == sequences.min()].tolist()
         return min(first, key=other.names.__getitem__)
+
+    def _proposers(self) -> Side:
+        return self._sides[Kind.TRACK]
+
+    def _ranks(self, side: Side) -> Slots:
+        return _places(side, by_arrival=True)
+
+    def _prefers(self, units: int, rank: int, held: int, holder: int) -> bool:
+        return rank < holder
+
+    def _hopeless(
+        self, values: NDArray[np.floating], ranks: Slots, held: Floats, holders: Slots
+    ) -> NDArray[np.bool_]:
+        hopeless: NDArray[np.bool_] = holders[None, :] < ranks[:, None]
+        return hopeless
 
     def _likes_more(self, side: Side, slot: int, target: int, row: Units) -> bool:
         other = self._other(side)

@@ -21,7 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from schemas.media import Kind
 from schemas.records import PairChange
-from workers.pairing.similarity import Floats, Measure, Units, as_similarity, as_units
+from workers.pairing.candidates import Slots, blocks_of, largest
+from workers.pairing.similarity import UNITS, Floats, Measure, Rough, Units, as_similarity, as_units
 
 Pairs = dict[str, tuple[str, float]]
 """Artwork id -> (track id, similarity)."""
@@ -32,6 +33,10 @@ CLOSED: Final = np.iinfo(np.int64).max
 """`held` of an empty slot or a pinned item: no similarity is better."""
 _CHECKED_WHOLLY: Final = 4_000_000
 """Up to this many cross pairs a restored pairing is checked wholly, above it by sampled items."""
+_LISTED: Final = 32
+"""Items of the other side that are listed for each item where all come in at once."""
+_LAST: Final = np.iinfo(np.int64).max
+"""Rank of nobody."""
 _SAMPLED: Final = 64
 """Items of each side that are checked in a large restored pairing."""
 
@@ -303,7 +308,7 @@ class Rule(ABC):
 
         The pairs are taken over when they are one-to-one among the members, have the similarities that the
         vectors give, and are what the rule demands (checked wholly up to 4 million cross pairs, by 64 sampled
-        items a side above). Otherwise they are computed anew by letting the members in one by one.
+        items a side above). Otherwise they are computed anew.
 
         Args:
             measure: as it was.
@@ -319,15 +324,12 @@ class Rule(ABC):
         pinned = list(pins)
         rule = cls(measure, floor=floor)
         rule._set_pins(pinned)
-        for member in known:
-            prepared = rule._prepared(member.kind, member.identity, member.vector)
-            rule._sides[Kind(member.kind)].add(member.identity, prepared, member.sequence)
+        rule._add_all(known)
         agreed = rule._take_over(given) and rule._holds()
         if not agreed:
             rule = cls(measure, floor=floor)
             rule._set_pins(pinned)
-            for member in known:
-                rule.join(member.kind, member.identity, member.vector, member.sequence)
+            rule._fill(known)
         return Restored(rule, agreed, rule.changes_since(given, "computed anew at the start"))
 
     def changes_since(self, pairs: Iterable[tuple[str, str, float]], why: str) -> list[PairChange]:
@@ -355,7 +357,29 @@ class Rule(ABC):
     def _holds(self) -> bool:
         """Whether the pairing, just taken over from a snapshot, is what the definition demands."""
 
+    def _fill(self, members: Iterable[Member]) -> None:
+        """Let all items in at once, into an empty pairing."""
+        for member in members:
+            self.join(member.kind, member.identity, member.vector, member.sequence)
+
     # What rules share.
+
+    def _add_all(self, members: list[Member]) -> None:
+        """Add all items, open and free, without asking the rule."""
+        for member in members[:1]:
+            self._prepared(member.kind, member.identity, member.vector)
+        shape = (self._dimension,)
+        if any(np.shape(each.vector) != shape or not each.identity.startswith(f"{each.kind}-") for each in members):
+            for member in members:
+                self._prepared(member.kind, member.identity, member.vector)  # names the one that cannot be paired
+        for start in range(0, len(members), 4096):
+            some = members[start : start + 4096]
+            try:
+                prepared = self.measure.prepare(np.asarray([each.vector for each in some], dtype=np.float64))
+            except ValueError:
+                prepared = np.array([self._prepared(each.kind, each.identity, each.vector) for each in some])
+            for member, vector in zip(some, prepared, strict=True):
+                self._sides[Kind(member.kind)].add(member.identity, vector, member.sequence)
 
     def _other(self, side: Side) -> Side:
         return self._sides[side.kind.other]
@@ -508,6 +532,15 @@ def _change(artwork: str, track: str, step: _Step) -> PairChange:
     )
 
 
+def _places(side: Side, *, by_arrival: bool) -> Slots:
+    """The place of every slot in the order of ids, or of arrival and then id: [used]."""
+    names = side.names[: side.used]
+    order = sorted(range(side.used), key=lambda slot: (int(side.sequence[slot]) if by_arrival else 0, names[slot]))
+    places = np.empty(side.used, dtype=np.int64)
+    places[order] = np.arange(side.used)
+    return places
+
+
 class ProposingRule(Rule):
     """A rule whose pairing is the one stable matching of its preferences, kept by displacement.
 
@@ -545,6 +578,120 @@ class ProposingRule(Rule):
         side.held[slot] = CLOSED
         if target >= 0:
             self._enter(self._other(side), target, f"formed after {self._other(side).names[target]} came free")
+
+    def _proposers(self) -> Side:
+        """The side that proposes where all items come in at once: the one with fewer items."""
+        return min(self._sides.values(), key=lambda side: len(side.slot_of))
+
+    def _ranks(self, side: Side) -> Slots:
+        """The place of every item of the proposing side where equal similarities are told apart: [used]."""
+        return _places(side, by_arrival=False)
+
+    @abstractmethod
+    def _prefers(self, units: int, rank: int, held: int, holder: int) -> bool:
+        """Whether one that is proposed to leaves what it holds: units and rank of either proposer."""
+
+    @abstractmethod
+    def _hopeless(
+        self, values: NDArray[np.floating], ranks: Slots, held: Floats, holders: Slots
+    ) -> NDArray[np.bool_]:
+        """Pairs that would be refused: `values` [rows, others] are not above the similarity. Others may stay."""
+
+    def _fill(self, members: Iterable[Member]) -> None:
+        """Deferred acceptance with short lists: each round lists the best for all that wait, in blocks of rows."""
+        self._add_all(list(members))
+        for artwork, track in self.pins():
+            if all(name in side.slot_of for name, side in zip((artwork, track), self._sides.values(), strict=True)):
+                self._fix(artwork, track)
+        self._steps = {}
+        side = self._proposers()
+        other = self._other(side)
+        waiting = np.flatnonzero(side.held == FREE)
+        if not len(waiting) or not other.used:
+            return
+        ranks, other_ranks = self._ranks(side), _places(other, by_arrival=False)
+        closed = other.held == CLOSED
+        rough = Rough(self.measure, other.vectors)
+        targets = np.full((side.used, _LISTED), -1, dtype=np.int32)
+        units = np.full((side.used, _LISTED), FREE)
+        bound = np.full(side.used, np.inf)
+        pointer = [0] * side.used
+        held, holder = other.held.tolist(), [-1] * other.used
+        rank = ranks.tolist()
+        while len(waiting):
+            again: list[int] = []
+            for block in blocks_of(waiting, other.used):
+                values = rough.rows(side.vectors[block])
+                holding = np.array(holder)
+                holder_ranks = np.where(holding >= 0, ranks[holding], _LAST)
+                values[:, closed] = -np.inf
+                present = np.maximum(np.array(held, dtype=np.float64), -1e15)
+                values[self._hopeless(values + rough.error, ranks[block], present, holder_ranks)] = -np.inf
+                chosen, limit = largest(values, _LISTED)
+                row, place = np.nonzero(chosen >= 0)
+                exact = np.full(chosen.shape, FREE)
+                exact[row, place] = self.measure.paired(side.vectors[block[row]], other.vectors[chosen[row, place]])
+                order = np.lexsort((other_ranks[chosen], -exact.clip(-UNITS * 4)), axis=1)
+                targets[block] = np.take_along_axis(chosen, order, axis=1)
+                units[block] = np.take_along_axis(exact, order, axis=1)
+                bound[block] = np.maximum(limit + rough.error, self._floor_units - 1)
+                for first in block.tolist():
+                    pointer[first] = 0
+                    stuck = self._propose(first, targets, units, bound, pointer, held, holder, rank)
+                    if stuck >= 0:
+                        again.append(stuck)
+            # One whose whole list may be tied with others outside it chooses among all, alone.
+            asking = []
+            for slot in again:
+                if pointer[slot] == 0:
+                    other.held[:], other.partner[~closed] = held, np.array(holder)[~closed]
+                    row_units = self._row(side, slot)
+                    target = self._best(side, slot, row_units)
+                    if target < 0:
+                        continue
+                    loser = holder[target]
+                    held[target], holder[target] = int(row_units[target]), slot
+                    if loser >= 0:
+                        asking.append(loser)
+                else:
+                    asking.append(slot)
+            waiting = np.array(asking, dtype=np.int64)
+        holding = np.array(holder)
+        taken = np.flatnonzero(holding >= 0)
+        other.partner[taken], side.partner[holding[taken]] = holding[taken], taken
+        other.held[taken] = side.held[holding[taken]] = np.array(held)[taken]
+
+    def _propose(
+        self,
+        slot: int,
+        targets: NDArray[np.int32],
+        units: Units,
+        bound: Floats,
+        pointer: list[int],
+        held: list[int],
+        holder: list[int],
+        rank: list[int],
+    ) -> int:
+        """One proposes, who loses a partner by that proposes next; who comes to the end of its list is returned.
+
+        Returns:
+            Its slot, or -1 when everybody found somebody or was refused by all.
+        """
+        while True:
+            names, values, limit = targets[slot].tolist(), units[slot].tolist(), float(bound[slot])
+            place, loser = pointer[slot], -2
+            while place < len(names) and names[place] >= 0 and values[place] > limit and loser == -2:
+                target, value = names[place], values[place]
+                place += 1
+                holding = holder[target]
+                if holding < 0 or self._prefers(value, rank[slot], held[target], rank[holding]):
+                    held[target], holder[target], loser = value, slot, holding
+            pointer[slot] = place
+            if loser == -1:
+                return -1
+            if loser == -2:
+                return slot if limit >= self._floor_units else -1
+            slot = loser
 
     def _holds(self) -> bool:
         generator = np.random.default_rng(0)
@@ -597,6 +744,14 @@ class StableRule(ProposingRule):
             lower = units < top
             candidates, units = candidates[lower], units[lower]
         return -1
+
+    def _prefers(self, units: int, rank: int, held: int, holder: int) -> bool:
+        return units > held or (units == held and rank < holder)
+
+    def _hopeless(
+        self, values: NDArray[np.floating], ranks: Slots, held: Floats, holders: Slots
+    ) -> NDArray[np.bool_]:
+        return values < held
 
     def _likes_more(self, side: Side, slot: int, target: int, row: Units) -> bool:
         present = int(side.partner[slot])
