@@ -21,7 +21,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from schemas.failures import Lasting
+from schemas.failures import Lasting, Passing
 from schemas.media import SAMPLE_RATE
 
 RATE: Final = 48_000
@@ -80,7 +80,7 @@ class Spool:
         self._grown = asyncio.Event()
         self._readers = 0
         self._closing = False
-        os.pwrite(self.descriptor, header, 0)
+        self._put(header, 0)
 
     @property
     def descriptor(self) -> int:
@@ -97,6 +97,7 @@ class Spool:
 
         Raises:
             Lasting: of another shape, not finite, or more than were asked for.
+            Passing: the disk is full.
         """
         if samples.ndim != 2 or samples.shape[1] != CHANNELS or not np.isfinite(samples).all():
             raise Lasting(
@@ -106,10 +107,19 @@ class Spool:
         if self.frames + len(samples) > self._most:
             raise Lasting("the composer does not stop at the length that was asked for.", "See its log.")
         content = np.rint(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
-        os.pwrite(self.descriptor, content, self.size)
+        self._put(content, self.size)
         self.frames += len(samples)
         self.size += len(content)
         self._tell()
+
+    def _put(self, content: bytes, place: int) -> None:
+        view = memoryview(content)
+        try:
+            while view:
+                written = os.pwrite(self.descriptor, view, place)
+                view, place = view[written:], place + written
+        except OSError as trouble:
+            raise Passing("disk", f"a piece cannot be written to the data folder ({trouble.strerror})") from None
 
     def finish(self) -> None:
         """The piece is whole: the header now says how long it is."""
