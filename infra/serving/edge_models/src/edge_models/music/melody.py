@@ -115,7 +115,7 @@ def thin(tones: Sequence[Tone], count: int, meter: int) -> list[Tone]:
     ranked = sorted(
         range(1, len(tones)),
         key=lambda place: (
-            -(metric(tones[place].beat, meter) + 0.15 * tones[place].beats + 0.01 * tones[place].loud),
+            -(0.6 * metric(tones[place].beat, meter) + 0.25 * tones[place].beats + 0.02 * tones[place].loud),
             place,
         ),
     )
@@ -283,7 +283,7 @@ def compose_phrase(
         anchor = key.degree(harmony.nearest(chord.classes, aim, aim - 9, aim + 9))
         kind = kinds[number % len(kinds)]
         material: list[Tone] = []
-        if parts >= 3 and number == parts - 2:
+        if number == max(1, parts - 2) and parts >= 2:
             material = from_heard(fresh, number * motif.beats, motif.beats, key)
             if len(material) >= 2:
                 first = material[0]
@@ -347,18 +347,27 @@ def pitches(
                     and low <= moved <= high
                 ):
                     pitch = moved
-        strong = metric(tone.beat, meter) >= 0.5 and tone.beats >= 0.5
-        if strong or tone.beats >= 1 or number in (0, len(tones) - 1):
+        ends = number in (0, len(tones) - 1)
+        strong = (metric(tone.beat, meter) >= 0.7 and tone.beats >= 0.5) or tone.beats >= 2
+        leapt = previous is not None and abs(pitch - previous) > 4
+        if strong or leapt or ends:
             pitch = harmony.nearest(chord.classes, pitch, low, high)
-            # A third time on one pitch stands still: the next note of the chord instead.
-            if len(found) > 1 and found[-1] == found[-2] == pitch and number < len(tones) - 1:
-                other = [value for value in range(max(low, pitch - 5), min(high, pitch + 5) + 1)
-                         if value % 12 in chord.classes and value != pitch]  # fmt: skip
-                pitch = min(other, key=lambda value: (abs(value - key.pitch(tone.degree)), value), default=pitch)
+            if pitch == previous and not ends:
+                # Not the same again on a strong place: the next note of the chord, where the tune was going.
+                up = key.pitch(tone.degree) >= pitch
+                other = [
+                    value for value in range(max(low, pitch - 5), min(high, pitch + 5) + 1)
+                    if value % 12 in chord.classes and value != pitch
+                ]  # fmt: skip
+                pitch = min(other, key=lambda value: ((value > pitch) != up, abs(value - pitch)), default=pitch)
         else:
+            if pitch == previous:
+                # A weak tone passes on by step, towards what comes.
+                coming = tones[number + 1].degree if number + 1 < len(tones) else tone.degree
+                pitch = key.pitch(key.degree(pitch) + (1 if coming > tone.degree else -1))
             pitch = harmony.agree(key, chord, pitch)
             if not low <= pitch <= high:
-                pitch += 12 if pitch < low else -12
+                pitch = harmony.nearest(chord.classes, pitch, low, high)
         if previous is not None and abs(pitch - previous) > 12:
             pitch = harmony.nearest(chord.classes, previous, low, high)
         found.append(pitch)

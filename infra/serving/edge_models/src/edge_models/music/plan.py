@@ -36,6 +36,8 @@ SLOWEST, FASTEST = 54.0, 150.0
 """Beats a minute at the least and the most arousal, before movement and calm add theirs."""
 SPARSEST, DENSEST = 1.7, 12.5
 """Onsets a second, all voices, at the least and the most arousal."""
+DRUMS = 0.54
+"""How much it must urge (0..1, see `_drumming`) for drums to be there."""
 TEMPO_WISHES = (30.0, 240.0)
 REGISTER = 14.0
 """Semitones between the registers of the least and the most valence."""
@@ -72,13 +74,13 @@ INSTRUMENTS = tuple(
         ("oboe", "winds", 68, 59, 88, "mc", 0.6, 0.4, 0.5, 0.65, -1, 0.4),
         ("clarinet", "winds", 71, 52, 86, "mc", 0.45, 0.45, 0.7, 0.6, 0, 0.4),
         ("English horn", "winds", 69, 52, 80, "mc", 0.3, 0.25, 0.6, 0.85, -1, 0.45),
-        ("bassoon", "winds", 70, 36, 70, "cb", 0.25, 0.35, 0.7, 0.7, 0, 0.35),
+        ("bassoon", "winds", 70, 36, 70, "cb", 0.3, 0.35, 0.75, 0.8, 0, 0.35),
         ("recorder", "winds", 74, 62, 91, "m", 0.75, 0.3, 0.5, 0.95, -2, 0.4),
         ("piccolo", "winds", 72, 74, 98, "c", 1.0, 0.85, 0.3, 0.4, -5, 0.4),
         ("violin", "strings", 40, 56, 96, "mc", 0.65, 0.65, 0.5, 0.6, 0, 0.4),
         ("viola", "strings", 41, 48, 82, "mc", 0.4, 0.4, 0.7, 0.7, 0, 0.4),
         ("cello", "strings", 42, 37, 76, "mcb", 0.2, 0.3, 0.8, 0.75, 1, 0.4),
-        ("contrabass", "strings", 43, 28, 55, "b", 0.1, 0.35, 0.6, 0.6, 2, 0.3),
+        ("contrabass", "strings", 43, 28, 55, "b", 0.2, 0.4, 0.6, 0.6, 2, 0.3),
         ("strings", "strings", 48, 43, 86, "h", 0.5, 0.55, 0.6, 0.5, -4, 0.5),
         ("slow strings", "strings", 49, 43, 84, "h", 0.25, 0.1, 0.7, 0.7, -4, 0.6),
         ("tremolo strings", "strings", 44, 43, 84, "h", 0.45, 0.95, 0.25, 0.35, -5, 0.45),
@@ -103,7 +105,7 @@ INSTRUMENTS = tuple(
         ("organ", "keys", 19, 41, 91, "hm", 0.5, 0.5, 0.5, 0.95, -6, 0.55),
         ("accordion", "keys", 21, 50, 89, "mh", 0.6, 0.6, 0.8, 0.85, -3, 0.3),
         ("trumpet", "brass", 56, 55, 84, "m", 0.95, 1.0, 0.5, 0.4, -2, 0.4),
-        ("trombone", "brass", 57, 41, 70, "c", 0.5, 0.8, 0.5, 0.5, -2, 0.4),
+        ("trombone", "brass", 57, 41, 70, "mc", 0.5, 0.8, 0.5, 0.5, -2, 0.4),
         ("horn", "brass", 60, 42, 77, "mc", 0.35, 0.45, 0.85, 0.7, 0, 0.5),
         ("tuba", "brass", 58, 28, 55, "b", 0.2, 0.75, 0.55, 0.5, 0, 0.35),
         ("brass", "brass", 61, 46, 82, "h", 0.85, 1.0, 0.5, 0.3, -6, 0.4),
@@ -271,7 +273,7 @@ class _Casting:
             )
             distance -= BELONGING * self.belongs.get(instrument.name, 0.0)
             distance += 0.05 * sum(one.family == instrument.family for one in self.taken)
-            distance += 0.10 * draw
+            distance += 0.15 * draw
             if best is None or distance < best[0]:
                 best = (distance, instrument)
         if best is None:
@@ -414,7 +416,7 @@ def make_plan(ask: Ask) -> Plan:
         # A wished tempo stays as it is: bars, or beats, are shared out; where there are too few, sections fall away.
         beats = _shared_out(max(1, math.floor((body - slowing) * ask.tempo / 60 + 1e-6)), len(feelings), meter)
         feelings, tempos = feelings[: len(beats)], tempos[: len(beats)]
-    drums = ask.instruments == "drums" or max(map(_drumming, feelings)) > 0.5
+    drums = ask.instruments == "drums" or max(map(_drumming, feelings)) > DRUMS
     voices = _ensemble(ask, overall, drums, random)
     sections: list[Section] = []
     start = 0.0
@@ -454,7 +456,8 @@ def make_plan(ask: Ask) -> Plan:
 
 
 def _drumming(feeling: Mood) -> float:
-    return 0.65 * feeling.arousal + 0.35 * feeling.movement
+    """How much a mood urges: arousal first, then movement, against calm."""
+    return 0.7 * feeling.arousal + 0.3 * feeling.movement - 0.2 * (feeling.calm - 0.5)
 
 
 def _playing(voices: Sequence[Voice], feeling: Mood, number: int, wished: str | None) -> tuple[int, ...]:
@@ -470,7 +473,7 @@ def _playing(voices: Sequence[Voice], feeling: Mood, number: int, wished: str | 
         elif voice.role == "counter":
             plays = number > 0
         elif voice.role == "rhythm":
-            plays = wished == "drums" or _drumming(feeling) > 0.45
+            plays = wished == "drums" or _drumming(feeling) > DRUMS - 0.06
         else:
             plays = True
         held = held or voice.role == "harmony"

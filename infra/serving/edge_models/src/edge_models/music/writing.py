@@ -257,7 +257,8 @@ def write_section(plan: Plan, number: int, memory: Memory) -> Passage:
 
     # How many onsets a beat each voice gets.
     rate = section.density * 60 / section.tempo
-    tune_rate = float(np.clip(0.30 * rate, 0.3, 2.0))
+    drummed = any(plan.voices[index].role == "rhythm" for index in playing)
+    tune_rate = float(np.clip((0.32 if drummed else 0.42) * rate, 0.3, 2.0))
     bass_rate = float(np.clip(0.14 * rate, 0.1, 2.0))
     drum_rate = float(np.clip(0.34 * rate, 0.5, 4.0))
     shortest = 0.5 if section.tempo * tune_rate > 90 or section.tempo > 84 else 0.25
@@ -268,7 +269,8 @@ def write_section(plan: Plan, number: int, memory: Memory) -> Passage:
     low, high = _window(voice.low, voice.high, middle, 11)
     center = (low + high) // 2
     if memory.motif is None:
-        beats = meter * (2.0 if section.tempo > 104 and section.beats >= 4 * meter else 1.0)
+        # Two bars where one would hold too little to be an idea.
+        beats = meter * (2.0 if tune_rate * meter < 4.5 and section.beats >= 4 * meter else 1.0)
         beats = min(beats, float(section.beats))
         count = int(np.clip(round(tune_rate * beats), 2, 9))
         memory.motif = melody.find_motif(tunes, key, meter, beats, count, random)
