@@ -135,7 +135,6 @@ def launch(installation: Installation, repository: Path, ports: Ports) -> Launch
         "PYTHONNOUSERSITE": "1",
         # Compiled files go beside the installation, so that the model repository stays as it was built.
         "PYTHONPYCACHEPREFIX": str(installation.folder / "compiled"),
-        "NUMBA_CACHE_DIR": str(installation.folder / "numba"),
         # The stubs share few cores; each model says in its config how many threads it takes.
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",

@@ -43,7 +43,7 @@ Say = Callable[[str], None]
 TOLERANCE = 1e-4
 """Largest difference of a served network from its reference, relative to the reference's largest value."""
 
-TOKENIZER_MODELS = ("embed_text", "embed_picture", "embed_sound", "score_emotion")
+TOKENIZER_MODELS = ("embed_text", "embed_picture", "embed_sound")
 NORMS_MODELS = ("score_emotion", "va_text", "va_picture", "va_sound")
 FILES = (
     "efficientnet_lite0/1/model.onnx",
