@@ -1,34 +1,74 @@
-"""How good and how fast the pairing rules are on random vectors: a table in Markdown.
+"""How good, how fast and how large the pairing rules are: one run, one dated report in Markdown.
 
-    python benchmarks/pairing.py --sizes 1000,3000 --out docs/reports/pairing-<date>.md
+    python -m benchmarks.pairing                    1,000 and 10,000 a side
+    python -m benchmarks.pairing --quick            300 and 1,000 a side: a minute or two
+    python -m benchmarks.pairing --long             also 100,000 a side, about 25 minutes on two quiet cores
+    python -m benchmarks.pairing --data FOLDER      also the vectors of a running stack's items (say `promenade demo`)
+    python -m benchmarks.pairing --vectors rgb:artworks.csv:tracks.csv   also vectors from files, as `promenade pair`
 
-For each size and dimension, uniform random vectors in [0,1] (3 and 15 numbers, as RGB is) or random unit vectors
-(384 numbers) are paired by `stable` and `optimal`; then items leave and arrive one by one, each timed alone. All
-times of a table come from one run, so their ratios mean something on any machine. Beside the rules: solving the
-whole again, and the immediate match of a naive stream (each arrival takes the best free partner and keeps it).
+Random vectors: uniform in [0,1] for 3 and 15 numbers, as RGB is, random unit vectors for 384. Each case is a process
+of its own, so that its memory is its own. It pairs everything at once, then items leave and arrive one by one, each
+arrival timed alone; beside that, in the same process, solving the whole again. Rows are written as they come: a run
+that was stopped keeps what it has, and says what was not done.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import hashlib
+import json
+import math
 import os
 import platform
+import resource
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from promenade.pairing.tables import read_vectors, space_named
+from promenade.pairing.truth import _sides, _vectors
 from schemas.media import Kind, item_id
+from workers.pairing.by_name import pairs_at_once, rule_named
 from workers.pairing.chance import random_means
-from workers.pairing.optimal import OptimalRule, batch_optimal
-from workers.pairing.rules import Member, Pairs, Rule, StableRule, batch_stable
-from workers.pairing.similarity import UNITS, Cosine
+from workers.pairing.rules import Member, Pairs, Rule
+from workers.pairing.similarity import UNITS, Measure, ValenceArousal, mean_distance, measure_for
+from workers.pairing.spaces import pairing_space
 
 Table = dict[str, NDArray[np.float64]]
+
+DENSE: Final = 130_000_000
+"""Cross pairs up to which scipy's dense solver is asked: 8 bytes each twice, and about half a minute."""
+DEFINITION: Final = 4_000_000
+"""Cross pairs up to which `greedy` and `stable` are compared with their definition word by word."""
+SPACES: Final = ("rgb", "rgb15", "va", "caption-minilm-1")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row or two of the report."""
+
+    artworks: int
+    tracks: int
+    numbers: int
+    what: str
+    steps: int
+    source: str = ""
+
+    @property
+    def head(self) -> str:
+        """Its first cells."""
+        space = self.source.partition(":")[0] or f"random, {self.numbers}-D"
+        return f"{self.artworks:,} x {self.tracks:,} | {space} | {self.what}"
 
 
 def drawn(kind: Kind, count: int, dimension: int, generator: np.random.Generator, label: str) -> Table:
@@ -39,16 +79,16 @@ def drawn(kind: Kind, count: int, dimension: int, generator: np.random.Generator
     return {item_id(kind, digest): vector for digest, vector in zip(ids, vectors, strict=True)}
 
 
-def immediate(artworks: Table, tracks: Table, generator: np.random.Generator) -> NDArray[np.float64]:
+def immediate(
+    left: NDArray[np.float64], right: NDArray[np.float64], measure: Measure, generator: np.random.Generator
+) -> NDArray[np.float64]:
     """Similarities of the naive stream's pairs, items of both sides arriving in random order."""
-    measure = Cosine()
-    left, right = (measure.prepare(np.asarray(list(side.values()))) for side in (artworks, tracks))
     waiting: tuple[list[int], list[int]] = ([], [])
     values = []
     for index in generator.permutation(len(left) + len(right)).tolist():
         mine, other = (0, 1) if index < len(left) else (1, 0)
         slot = index - mine * len(left)
-        vector, others = ((left, right) if mine == 0 else (right, left))[0][slot], (left, right)[other]
+        vector, others = (left, right)[mine][slot], (left, right)[other]
         if not waiting[other]:
             waiting[mine].append(slot)
             continue
@@ -59,9 +99,9 @@ def immediate(artworks: Table, tracks: Table, generator: np.random.Generator) ->
     return np.array(values)
 
 
-def quality(values: NDArray[np.float64]) -> str:
-    """Mean, 5th percentile and minimum, as table cells."""
-    return f"{values.mean():.4f} | {np.percentile(values, 5):.4f} | {values.min():.4f}"
+def quality(values: NDArray[np.float64]) -> dict[str, float]:
+    """Mean, 5th percentile and minimum."""
+    return {"mean": float(values.mean()), "fifth": float(np.percentile(values, 5)), "least": float(values.min())}
 
 
 def similarities(pairs: Pairs) -> NDArray[np.float64]:
@@ -69,114 +109,293 @@ def similarities(pairs: Pairs) -> NDArray[np.float64]:
     return np.array([similarity for _, similarity in pairs.values()])
 
 
-def churn(rule: Rule, dimension: int, steps: int, generator: np.random.Generator) -> NDArray[np.float64]:
+def items_of(case: Case) -> tuple[Table, Table, Measure]:
+    """The items of a case and their measure."""
+    if not case.source:
+        generator = np.random.default_rng([case.artworks, case.tracks, case.numbers])
+        made = [drawn(kind, count, case.numbers, generator, "first") for kind, count in sides_of(case)]
+        return made[0], made[1], measure_for("cosine")
+    space, _, path = case.source.partition(":")
+    with np.load(path) as held:
+        left, right = held[f"{space} artworks"], held[f"{space} tracks"]
+    names = [
+        [item_id(kind, hashlib.sha256(f"{kind} {row}".encode()).hexdigest()) for row in range(len(side))]
+        for kind, side in zip(Kind, (left, right), strict=True)
+    ]
+    measure = ValenceArousal(mean_distance(left, right)) if space == "va" else measure_for("cosine")
+    return dict(zip(names[0], left, strict=True)), dict(zip(names[1], right, strict=True)), measure
+
+
+def sides_of(case: Case) -> list[tuple[Kind, int]]:
+    """Both kinds and their counts."""
+    return [(Kind.ARTWORK, case.artworks), (Kind.TRACK, case.tracks)]
+
+
+def churn(rule: Rule, spare: dict[Kind, Table], steps: int, generator: np.random.Generator) -> NDArray[np.float64]:
     """Seconds of each arrival while items leave and others arrive, counts staying as they are: [steps]."""
-    fresh = {kind: drawn(kind, steps, dimension, generator, "fresh") for kind in Kind}
+    present = {kind: sorted(rule.present(kind)) for kind in Kind}
     seconds = []
     for step in range(steps):
         kind = Kind.ARTWORK if step % 2 else Kind.TRACK
-        present = sorted(rule.present(kind))
-        rule.leave(present[int(generator.integers(len(present)))])
-        identity, vector = fresh[kind].popitem()
+        place = int(generator.integers(len(present[kind])))
+        rule.leave(present[kind][place])
+        identity, vector = spare[kind].popitem()
+        present[kind][place] = identity
         begun = time.perf_counter()
-        rule.join(kind, identity, vector)
+        rule.join(kind, identity, vector, 1)
         seconds.append(time.perf_counter() - begun)
     return np.array(seconds)
 
 
-def members(artworks: Table, tracks: Table) -> list[Member]:
-    """All items in a random but repeatable order (that of their hashes)."""
+def measured(case: Case) -> dict[str, Any]:
+    """What a case's process finds out."""
+    artworks, tracks, measure = items_of(case)
+    generator = np.random.default_rng(1)
+    if case.what == "chance":
+        left, right = (measure.prepare(np.asarray(list(side.values()))) for side in (artworks, tracks))
+        count = min(len(left), len(right))
+        level = random_means(left, right, count, measure, seed=0, repeats=10)
+        one = generator.permutation(len(left))[:count], generator.permutation(len(right))[:count]
+        found = {"chance": quality(measure.paired(left[one[0]], right[one[1]]) / UNITS)}
+        found["chance"] |= {"spread": float(level.std(ddof=1)), "mean": float(level.mean())}
+        found["immediate match"] = quality(immediate(left, right, measure, generator))
+        return found
+    made = rule_named(case.what)
+    pairs_possible = case.artworks * case.tracks
+    found: dict[str, Any] = {}
     both = [(Kind.ARTWORK, artworks), (Kind.TRACK, tracks)]
-    every = [Member(kind, identity, vector) for kind, side in both for identity, vector in side.items()]
-    return sorted(every, key=lambda member: member.identity.partition("-")[2])
+    # The order of ids is random and repeatable: they are hashes.
+    members = [Member(kind, name, vector) for kind, side in both for name, vector in sorted(side.items())]
+    spare = {kind: drawn(kind, case.steps, case.numbers, generator, "fresh") for kind in Kind}
+    if case.source:  # another item's vector, slightly moved
+        for side, (_, given) in zip(spare.values(), both, strict=True):
+            table = np.asarray(list(given.values()))
+            for name in side:
+                side[name] = np.abs(table[generator.integers(len(table))] * generator.normal(1, 0.01, table.shape[1]))
 
+    def again(left: Table, right: Table) -> Pairs:
+        return pairs_at_once(case.what, left, right, measure, sequences={}, floor=None, pins=())
 
-def prepared(
-    made: type[Rule], artworks: Table, tracks: Table, batch: Callable[[], Pairs] | None
-) -> tuple[Rule, float]:
-    """A rule with all items in it, and the seconds that the batch solution took (nan without one)."""
-    if batch is None:
-        rule = made(Cosine())
-        for member in members(artworks, tracks):
-            rule.join(member.kind, member.identity, member.vector)
-        return rule, float("nan")
+    known: list[tuple[str, str, float]] = []
+    if case.what == "optimal" and pairs_possible <= DENSE:
+        begun = time.perf_counter()
+        solved = again(artworks, tracks)
+        found["again"] = time.perf_counter() - begun
+        known = [(artwork, track, similarity) for artwork, (track, similarity) in solved.items()]
     begun = time.perf_counter()
-    pairs = batch()
-    seconds = time.perf_counter() - begun
-    rows = [(artwork, track, similarity) for artwork, (track, similarity) in pairs.items()]
-    restored = made.restore(Cosine(), members(artworks, tracks), rows)
-    if not restored.agreed:
-        raise RuntimeError(f"the batch solution of {made.name} is not what the rule demands")
-    return restored.rule, seconds
+    restored = made.restore(measure, members, known)
+    if case.what != "optimal":
+        found["again"] = time.perf_counter() - begun
+    elif known and not restored.agreed:
+        raise RuntimeError("the library's solution is not what the rule demands")
+    rule = restored.rule
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found |= quality(similarities(rule.pairs()))
+    seconds = churn(rule, spare, case.steps, generator)
+    found["p50"], found["p95"] = (float(value) for value in np.percentile(seconds, [50, 95]))
+    found["memory"] = memory / 1024
+    if pairs_possible <= (DENSE if case.what == "optimal" else DEFINITION):
+        final = {kind: rule.vectors(kind) for kind in Kind}
+        if case.what == "greedy":
+            order = {name: 0 if name in tracks else 1 for name in final[Kind.TRACK]}
+            reference = pairs_at_once(
+                "greedy", final[Kind.ARTWORK], final[Kind.TRACK], measure, sequences=order, floor=None, pins=()
+            )
+        else:
+            reference = again(final[Kind.ARTWORK], final[Kind.TRACK])
+        found["off"] = abs(float(similarities(rule.pairs()).sum() - similarities(reference).sum()))
+        if case.what != "optimal":
+            found["same pairs"] = rule.pairs() == reference
+    return found
 
 
-def measured(size: int, others: int, dimension: int, rules: list[str], steps: int, largest: int) -> list[str]:
-    """The table's rows for one size and dimension."""
-    generator = np.random.default_rng([size, others, dimension])
-    artworks = drawn(Kind.ARTWORK, size, dimension, generator, "first")
-    tracks = drawn(Kind.TRACK, others, dimension, generator, "first")
-    head = f"| {size:,} x {others:,} | {dimension} |"
-    measure = Cosine()
-    left, right = (measure.prepare(np.asarray(list(side.values()))) for side in (artworks, tracks))
-    level = random_means(left, right, min(size, others), measure, seed=0, repeats=10)
-    random = measure.paired(left[: min(size, others)], right[: min(size, others)]) / UNITS
-    rows = [f"{head} chance (mean {level.mean():.4f} ± {level.std():.4f}) | {quality(random)} | | | | |"]
-    rows.append(f"{head} immediate | {quality(immediate(artworks, tracks, generator))} | | | | |")
-    for made, solve in ((StableRule, batch_stable), (OptimalRule, batch_optimal)):
-        if made.name not in rules:
-            continue
-        small = size * others <= largest
-        rule, again = prepared(made, artworks, tracks, partial(solve, artworks, tracks, measure) if small else None)
-        cells = quality(similarities(rule.pairs()))
-        seconds = churn(rule, dimension, steps, generator)
-        drift = ""
-        if small:
-            final = {kind: rule.vectors(kind) for kind in Kind}
-            reference = similarities(solve(final[Kind.ARTWORK], final[Kind.TRACK], measure)).sum()
-            drift = f"{abs(similarities(rule.pairs()).sum() - reference):.1e}"
-        median, tail = np.percentile(seconds, 50), np.percentile(seconds, 95)
-        ratio = f"{again:.2f} s ({again / median:,.0f} x)" if small else ""
-        rows.append(f"{head} {made.name} | {cells} | {median * 1e3:.2f} | {tail * 1e3:.2f} | {ratio} | {drift} |")
-    return rows
+# -- the run -----------------------------------------------------------------------------------------------
+
+
+def cases_of(arguments: argparse.Namespace, vectors: Path | None) -> list[Case]:
+    """What is to be done, small sizes first; at each size the costliest last."""
+    cases = []
+    if vectors is not None:
+        with np.load(vectors) as held:
+            for space in sorted({name.rpartition(" ")[0] for name in held.files}):
+                left, right = held[f"{space} artworks"], held[f"{space} tracks"]
+                cases += [
+                    Case(len(left), len(right), left.shape[1], what, 50, f"{space}:{vectors}")
+                    for what in ("chance", "greedy", "stable", "optimal")
+                ]
+    for size in map(int, arguments.sizes.split(",")):
+        steps = arguments.steps if size < 50_000 else min(arguments.steps, 50)
+        for what in ("chance", "stable", "greedy", "optimal"):
+            for numbers in map(int, arguments.dimensions.split(",")):
+                cases.append(Case(size, size, numbers, what, steps))
+                if what == "optimal":
+                    cases.append(Case(size, size + size // 10, numbers, what, steps))
+    return cases
+
+
+def run(case: Case, seconds: float, most: float) -> dict[str, Any]:
+    """A case in a process of its own, for `most` seconds: what it found, or why it did not."""
+    if case.what == "optimal" and case.artworks * case.tracks > DENSE:
+        gigabytes = 16 * case.artworks * case.tracks / 1e9
+        return {
+            "not done": f"the library's solver would need {gigabytes:,.0f} GB, and letting the items in one by one "
+            "takes hours; the largest size done is the one above"
+        }
+    if seconds < 5:
+        return {"not done": "the run's time was up"}
+    try:
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-m", "benchmarks.pairing", "--case", json.dumps(asdict(case))],
+            capture_output=True,
+            text=True,
+            timeout=min(seconds, most),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"not done": f"it was stopped after {min(seconds, most):,.0f} s"}
+    if done.returncode:
+        return {"not done": (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]}
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def cells(found: dict[str, Any]) -> str:
+    """Mean, 5th percentile and minimum as cells."""
+    return f"{found['mean']:.4f} | {found['fifth']:.4f} | {found['least']:.4f}"
+
+
+def rows_of(case: Case, found: dict[str, Any] | None) -> list[str]:
+    """The table's rows for a case."""
+    if found is None or "not done" in found:
+        reason = "not done (the run was stopped)" if found is None else f"not done: {found['not done']}"
+        return [f"| {case.head} | {reason} | | | | | | | |"]
+    if case.what == "chance":
+        rows = []
+        for name in ("chance", "immediate match"):
+            label = f"chance ± {found[name]['spread']:.4f}" if name == "chance" else name
+            rows.append(f"| {case.head.removesuffix(case.what)}{label} | {cells(found[name])} | | | | | |")
+        return rows
+    solve = f"{found['again']:.2f} s ({found['again'] / found['p50']:,.0f} x)" if "again" in found else ""
+    off = f"{found['off']:.1e}" if "off" in found else ""
+    if found.get("same pairs"):
+        off = "same pairs"
+    return [
+        f"| {case.head} | {cells(found)} | {found['p50'] * 1e3:.2f} | {found['p95'] * 1e3:.2f} | {solve} | {off} | "
+        f"{found['memory']:,.0f} |"
+    ]
+
+
+def growth(results: dict[Case, dict[str, Any] | None]) -> list[str]:
+    """How time per arrival grows with the number of items: the exponent between one size and the next."""
+    lines = []
+    kinds = sorted({(case.what, case.numbers, case.tracks > case.artworks) for case in results if not case.source})
+    for what, numbers, more in kinds:
+        done = [
+            (case.artworks, found["p50"], found["p95"])
+            for case, found in results.items()
+            if (case.what, case.numbers, case.tracks > case.artworks) == (what, numbers, more) and not case.source
+            if found and "p50" in found
+        ]
+        for one, two in pairwise(done):
+            span = math.log(two[0] / one[0])
+            middle, tail = (math.log(two[place] / one[place]) / span for place in (1, 2))
+            sides = "10% more tracks" if more else "equal sides"
+            lines.append(
+                f"| {what} | {numbers} | {sides} | {one[0]:,} to {two[0]:,} | n^{middle:.2f} | n^{tail:.2f} |"
+            )
+    return lines
+
+
+def report(results: dict[Case, dict[str, Any] | None], begun: float, ended: bool) -> str:
+    """The whole report as it stands."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout  # noqa: S607
+    load = os.getloadavg()[0] if ended else float("nan")
+    lines = [
+        f"# Pairing rules, {datetime.now(UTC):%Y-%m-%d}",
+        "",
+        f"Made with `python -m benchmarks.pairing` at commit {commit.strip() or 'unknown'}: Python "
+        f"{platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} cores, load at the end {load:.1f}, "
+        f"{(time.monotonic() - begun) / 60:.1f} minutes{'' if ended else ' so far: THE RUN HAS NOT ENDED'}.",
+        "",
+        'Times are those of one arrival while items leave and arrive, counts staying as they are. "Solving again" is '
+        "what pairing everything at once takes: scipy's dense solver for `optimal`, deferred acceptance in blocks "
+        'for `stable` and `greedy`, with the ratio to the median arrival. "Off" compares the pairing after '
+        "all arrivals with the library's solver (total similarity) or the rule's definition (same pairs). Memory is "
+        "the process's peak, in MB, when all items are in; for `optimal` that includes the library's solver.",
+        "",
+        "| items | vectors | rule | mean | 5 % | min | arrival p50 ms | p95 ms | solving again | off | MB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for case, found in results.items():
+        lines += rows_of(case, found)
+    grown = growth(results)
+    if grown:
+        lines += ["", "## Growth of the time per arrival", "", "| rule | numbers | sides | from, to | p50 | p95 |"]
+        lines += ["|---|---|---|---|---|---|", *grown]
+    return "\n".join(lines) + "\n"
+
+
+async def of_stack(data: Path) -> dict[str, NDArray[np.float64]]:
+    """The vectors of all items of a running stack, by space and side."""
+    from promenade.reach import reading
+
+    async with reading(data, print) as (_, records):
+        states = {state.item: state for state in await records.all_states()}
+        vectors, _ = await _vectors(records, states)
+    found = {}
+    for name in SPACES:
+        left, right = _sides(pairing_space(name), vectors)
+        if left and right:
+            found[f"{name} artworks"], found[f"{name} tracks"] = (
+                np.asarray([side[each] for each in sorted(side)], dtype=np.float64) for side in (left, right)
+            )
+    return found
 
 
 def main() -> None:
-    """Measure what the arguments ask for, print the table, and write it where `--out` says."""
+    """Do all cases one after another and write the report after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", default="1000", help="items a side, with commas; AxB for unequal sides")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--sizes", default="1000,10000", help="items a side, with commas")
+    size.add_argument("--quick", dest="sizes", action="store_const", const="300,1000")
+    size.add_argument("--long", dest="sizes", action="store_const", const="1000,10000,100000")
     parser.add_argument("--dimensions", default="3,15,384")
-    parser.add_argument("--rules", default="stable,optimal")
-    parser.add_argument("--steps", type=int, default=200, help="timed arrivals")
-    parser.add_argument("--largest-batch", type=int, default=4_000_000, help="cross pairs up to which to solve again")
-    parser.add_argument("--append", action="store_true", help="add rows to the file instead of beginning it")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--steps", type=int, default=200, help="timed arrivals of a case")
+    parser.add_argument("--minutes", type=float, default=25, help="what has not begun by then is not done")
+    parser.add_argument("--case-minutes", type=float, default=5, help="what takes longer is stopped")
+    parser.add_argument("--data", type=Path, help="data folder of a running stack whose items are measured too")
+    parser.add_argument("--vectors", action="append", default=[], metavar="SPACE:ARTWORKS:TRACKS", help="files")
+    parser.add_argument("--out", type=Path, help="default: docs/reports/pairing-<date>.md")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    lines = [
-        f"Python {platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} cores.",
-        "",
-        "| items | numbers | rule | mean | 5 % | min | arrival p50 ms | p95 ms | solving again (x p50) | total off |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    if arguments.append:
-        lines = []
-    else:
-        print("\n".join(lines), flush=True)
-    for size in arguments.sizes.split(","):
-        one, _, two = size.partition("x")
-        for dimension in map(int, arguments.dimensions.split(",")):
-            rows = measured(
-                int(one),
-                int(two or one),
-                dimension,
-                arguments.rules.split(","),
-                arguments.steps,
-                arguments.largest_batch,
+    if arguments.case:
+        print(json.dumps(measured(Case(**json.loads(arguments.case)))))
+        return
+    out = arguments.out or Path(f"docs/reports/pairing-{datetime.now(UTC):%Y-%m-%d}.md")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        given = asyncio.run(of_stack(arguments.data)) if arguments.data else {}
+        for spelled in arguments.vectors:
+            name, left, right = spelled.split(":")
+            space = space_named(name)
+            given[f"{space.name} artworks"] = read_vectors(Path(left), space).vectors
+            given[f"{space.name} tracks"] = read_vectors(Path(right), space).vectors
+        vectors = Path(folder) / "vectors.npz" if given else None
+        if vectors is not None:
+            np.savez(vectors, **given)  # type: ignore[arg-type]
+        cases = cases_of(arguments, vectors)
+        results: dict[Case, dict[str, Any] | None] = dict.fromkeys(cases)
+        for number, case in enumerate(cases, 1):
+            print(
+                f"{(time.monotonic() - begun) / 60:5.1f} min, case {number} of {len(cases)}: {case.head}", flush=True
             )
-            print("\n".join(rows), flush=True)
-            lines += rows
-    if arguments.out:
-        with arguments.out.open("a" if arguments.append else "w") as report:
-            report.write("\n".join(lines) + "\n")
+            results[case] = run(
+                case, arguments.minutes * 60 - (time.monotonic() - begun), 60 * arguments.case_minutes
+            )
+            print("\n".join(rows_of(case, results[case])), flush=True)
+            out.write_text(report(results, begun, number == len(cases)))
+    print(f"the report is {out}")
 
 
 if __name__ == "__main__":
