@@ -24,7 +24,16 @@ from infra.objects import NotFound
 from infra.records import Records, compose_letter, dead_key, piece_key
 from schemas.events import DeadLettered, Event, MusicComposed, MusicRequested, decode, new_trace
 from schemas.failures import Declined, Lasting, Refused
-from schemas.records import DeadLetter, ExhibitionSettings, MusicRequest, PairChange, PairingRevision, Stage, now
+from schemas.records import (
+    DEFAULT_SECONDS,
+    DeadLetter,
+    ExhibitionSettings,
+    MusicRequest,
+    PairChange,
+    PairingRevision,
+    Stage,
+    now,
+)
 from streams.items import Publish, unreadable
 from streams.runner import Delivery
 from workers.compose import CAPABILITY, Gone, Place, Question, Studio
@@ -61,11 +70,13 @@ class Asker:
     Args:
         records: the truth.
         studio: knows how a question is named.
+        seconds: that walls want a piece to last.
     """
 
-    def __init__(self, records: Records, studio: Studio) -> None:
+    def __init__(self, records: Records, studio: Studio, seconds: float = DEFAULT_SECONDS) -> None:
         self._records = records
         self._studio = studio
+        self._seconds = seconds
 
     async def wall(self, settings: ExhibitionSettings, hung: Mapping[str, str], trace: str) -> list[Event]:
         """What an exhibition whose policy is `always` wants for the pictures that hang; see `AskMusic`.
@@ -77,7 +88,7 @@ class Asker:
         events: list[Event] = []
         for artwork, track in hung.items():
             try:
-                question = await self._studio.question(artwork)
+                question = await self._studio.question(artwork, self._seconds)
             except Refused as reason:
                 # Taken down or not understood at this moment; reconcile looks again.
                 log.info("compose: nothing is asked for %s: %s", artwork, reason)

@@ -251,7 +251,7 @@ class MusicWorld(World):
         super().restart()
         self.tools = Tools(self.inference, MUSIC_PROFILE, self.vectors)
         self.studio = Studio(self.records, self.tools, self.folder)
-        self.asker = Asker(self.records, self.studio)
+        self.asker = Asker(self.records, self.studio, seconds=5)
         self.composing = ComposeHandler(self.records, self.studio, self.tools, self.publish, self.withdrawing.undo)
         self.pairing = PairHandler(self.records, self.publish, self.asker.wall)
         self.handlers |= {PairingCommand: self.pairing, MusicRequested: self.composing}

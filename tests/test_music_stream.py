@@ -206,7 +206,7 @@ async def test_a_wall_told_to_want_music_asks_for_what_hangs_already(studio_worl
     await world.hang(music="always")
     await world.publish([command(DEFAULT_EXHIBITION, "changed")])
     await world.settle()
-    assert (await only(world, artwork)).seconds == 60
+    assert (await only(world, artwork)).asked == "background"
 
 
 async def test_a_crash_between_writing_and_announcing_loses_no_music(studio_world: MusicWorld) -> None:
@@ -322,7 +322,7 @@ async def test_a_takedown_at_any_call_to_the_store_leaves_nothing(studio_world: 
             break
         left = await everything_of(world.records, artwork)
         assert left == [f"items/{artwork}/tombstones/000000.json"], place
-        place += 3
+        place += 4
 
 
 async def test_a_piece_that_a_person_deleted_is_not_asked_for_again(studio_world: MusicWorld) -> None:
