@@ -168,7 +168,14 @@ def dominant(key: Key, seventh: bool = True) -> Chord:
 
 
 def progression(
-    key: Key, slots: int, cadence: str, colour: float, moves: float, random: np.random.Generator, start: int = 0
+    key: Key,
+    slots: int,
+    cadence: str,
+    colour: float,
+    moves: float,
+    random: np.random.Generator,
+    start: int = 0,
+    tension: float = 0.0,
 ) -> list[Chord]:
     """The chords of one phrase.
 
@@ -180,6 +187,7 @@ def progression(
         moves: 0..1, how readily a chord is approached through its own dominant.
         random: chooses among what is usual.
         start: the degree of the first chord.
+        tension: 0..1, how readily minor-like modes take a diminished chord that presses on to the next.
     """
     if slots == 1:
         return [chord(key, {"half": _HALF[key.mode][0]}.get(cadence, 0))]
@@ -191,18 +199,16 @@ def progression(
     def pick(options: Sequence[int]) -> int:
         return options[int(random.integers(len(options)))]
 
-    if cadence == "half":
-        ending = [pick(_APPROACH[key.mode]), pick(_HALF[key.mode])]
-    elif cadence == "full":
-        ending = [pick(_APPROACH[key.mode]), pick(_CLOSING[key.mode]), 0]
-    elif cadence == "plagal":
-        ending = [pick(_APPROACH[key.mode]), 3, 0]
+    if cadence in ("half", "full", "plagal"):
+        goal = 3 if cadence == "plagal" else pick(_HALF[key.mode] if cadence == "half" else _CLOSING[key.mode])
+        ending = [pick([degree for degree in _APPROACH[key.mode] if degree != goal]), goal]
+        ending += [] if cadence == "half" else [0]
     ending = ending[-(slots - 1) :]
     degrees = [start]
     while len(degrees) < slots - len(ending):
         options = _WALKS[key.mode][degrees[-1]]
         weights = np.array([
-            weight * (0.25 if degree in degrees[-3:] else 1.0) * (0.2 if ending and degree == ending[0] and
+            weight * (0.25 if degree in degrees[-3:] else 1.0) * (1e-6 if ending and degree == ending[0] and
             len(degrees) == slots - len(ending) - 1 else 1.0)
             for degree, weight in options.items()
         ])  # fmt: skip
@@ -233,6 +239,15 @@ def progression(
                 foreign = tuple(value for value in classes if value not in key.scale)
                 if len(foreign) <= 1 and root in key.scale:
                     chords[place] = Chord(f"{NAMES[root]}7", classes, key.scale.index(root), foreign)
+                break
+    if key.mode not in MAJOR_LIKE and slots >= 4 and random.random() < tension:
+        # The diminished chord a half-step below the next one, where it leaves the key by little.
+        for place in range(slots - 3, 0, -1):
+            root = (chords[place + 1].root - 1) % 12
+            classes = (root, (root + 3) % 12, (root + 6) % 12, (root + 9) % 12)
+            foreign = tuple(value for value in classes if value not in key.scale)
+            if len(foreign) <= 2 and not chords[place + 1].foreign:
+                chords[place] = Chord(f"{NAMES[root]}dim7", classes, chords[place].degree, foreign)
                 break
     return chords
 

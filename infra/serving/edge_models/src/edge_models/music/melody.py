@@ -361,10 +361,18 @@ def pitches(
                 ]  # fmt: skip
                 pitch = min(other, key=lambda value: ((value > pitch) != up, abs(value - pitch)), default=pitch)
         else:
-            if pitch == previous:
+            if harmony.agree(key, chord, pitch) == previous:
                 # A weak tone passes on by step, towards what comes.
                 coming = tones[number + 1].degree if number + 1 < len(tones) else tone.degree
-                pitch = key.pitch(key.degree(pitch) + (1 if coming > tone.degree else -1))
+                up = 1 if coming > tone.degree else -1
+                pitch = next(
+                    (
+                        key.pitch(key.degree(pitch) + step)
+                        for step in (up, -up, 2 * up)
+                        if harmony.agree(key, chord, key.pitch(key.degree(pitch) + step)) != previous
+                    ),
+                    pitch,
+                )
             pitch = harmony.agree(key, chord, pitch)
             if not low <= pitch <= high:
                 pitch = harmony.nearest(chord.classes, pitch, low, high)

@@ -159,8 +159,9 @@ def _phrases(plan: Plan, number: int, key: Key, random: np.random.Generator) -> 
             cadence = "open"
             start = 3 if number == 1 and key.mode != "lydian" else 0
         chords = harmony.progression(
-            key, count, cadence, 0.25 + 0.5 * section.nostalgia, 0.12 + 0.25 * section.movement, random, start
-        )
+            key, count, cadence, 0.25 + 0.5 * section.nostalgia, 0.12 + 0.25 * section.movement, random, start,
+            max(0.0, section.arousal - section.valence),
+        )  # fmt: skip
         if count == 1 and cadence == "open":
             chords = [harmony.chord(key, start)]
         if ends and following is not None and count >= 2 and cadence == "half":
