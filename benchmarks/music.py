@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import platform
 import queue
 import socket
@@ -161,6 +162,11 @@ class Composer:
     def __init__(self, url: str, process: int) -> None:
         self._url = url
         self.stub = psutil.Process(triton.stubs(process)[MODEL])
+
+    def processor(self) -> float:
+        """Seconds of processor time that the model's process has used."""
+        times = self.stub.cpu_times()
+        return float(times.user + times.system)
 
     def start(
         self, ask: Ask, live: bool = True, count: int = 1
@@ -355,6 +361,8 @@ class Results:
     reports: list[dict[str, Any]] = field(default_factory=list)
     speeds: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
+    processor: dict[str, float] = field(default_factory=dict)
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
 
 
 def run(folder: Path, rows: Sequence[Row], seconds: float, work: Path, long: int) -> Results:
@@ -373,8 +381,11 @@ def run(folder: Path, rows: Sequence[Row], seconds: float, work: Path, long: int
         results.speeds["the very first after the start"] = [(first.first, first.factor)]
         results.memory["after the first piece"] = composer.stub.memory_info().rss / 1e6
         speeds = results.speeds.setdefault(f"{seconds:g} s", [])
+        used = 0.0
         for row, (ask, vector) in zip(rows, asks, strict=True):
+            before = composer.processor()
             piece = composer.compose(ask)
+            used += composer.processor() - before
             speeds.append((piece.first, piece.factor))
             read, said = reader.hear(piece.samples)
             plan = writer.plan(ask)
@@ -388,13 +399,16 @@ def run(folder: Path, rows: Sequence[Row], seconds: float, work: Path, long: int
             for name, value in read.items():
                 results.read[name].append(value)
             say(f"{row.title}: {piece.report['key']} {piece.report['mode']}, made in {piece.whole:.1f} s")
+        results.processor[f"{seconds:g} s"] = used / (seconds * len(asks))
         chosen = [asks[number][0] for number in np.linspace(0, len(asks) - 1, long).astype(int)]
         three = [_longer(ask, 180.0) for ask in chosen]
         with watched(composer.stub) as seen:
             results.speeds["180 s"] = []
+            before = composer.processor()
             for ask in three:
                 piece = composer.compose(ask)
                 results.speeds["180 s"].append((piece.first, piece.factor))
+        results.processor["180 s"] = (composer.processor() - before) / (180.0 * len(three))
         results.memory["most while pieces of 180 s are made one by one"] = max(seen)
         say("long pieces made")
         idle, busy = [], []
@@ -498,6 +512,10 @@ def report(results: Results, seconds: float, commit: str) -> str:
         first, factor = (np.array([speed[side] for speed in speeds]) for side in (0, 1))
         made = f"{np.median(factor):.3f} | {np.quantile(factor, 0.95):.3f}" if factor.any() else "|"
         lines.append(f"| {name} | {len(first)} | {np.median(first):.2f} | {np.quantile(first, 0.95):.2f} | {made} |")
+    lines += ["", "Processor seconds of the model's process for each second of sound, whatever else ran: "]
+    lines[-1] += "; ".join(f"pieces of {name} {value:.3f}" for name, value in results.processor.items())
+    lines[-1] += f". The machine's load was {results.load:.1f} when this run began, so the wall times above are "
+    lines[-1] += "those of a busy machine." if results.load > 1.0 else "those of a quiet machine."
     lines += ["", "Resident memory of the model's process, MB: "]
     lines[-1] += "; ".join(f"{name} {value:.0f}" for name, value in results.memory.items()) + "."
     lines += [

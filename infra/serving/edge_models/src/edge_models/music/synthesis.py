@@ -35,6 +35,8 @@ _AT_ONCE = SAMPLE_RATE // 4
 _DYING = 4 * SAMPLE_RATE
 """Samples after a window's last note is released by which all is faded out."""
 _FADE = SAMPLE_RATE // 20
+_SOFT = SAMPLE_RATE // 333
+"""Samples over which a drum's stroke comes up."""
 _POLYPHONY = 256
 _REFERENCE = -23.0
 """LUFS of one note of any instrument at velocity 80, before the voice's own gain."""
@@ -81,7 +83,7 @@ class Bank:
         Levelled so that any two instruments are equally loud at equal velocity, then by the voice's gain; placed by
         its pan. Notes that begin before `start` begin at it.
         """
-        sound = self._render(voice, notes, start)
+        sound = (self._struck if voice.family == "drums" else self._render)(voice, notes, start)
         level = 10.0 ** ((voice.gain + self._levelling(voice)) / 20.0)
         # Equal power, over the instrument's own stereo made narrower: nothing of it is lost at either side.
         angle = (max(-1.0, min(1.0, voice.pan)) + 1.0) * math.pi / 4.0
@@ -104,6 +106,19 @@ class Bank:
             # A pitch that the bank has no sound for stays as it is; no level is raised without end.
             self._gains[key] = max(-30.0, min(30.0, _REFERENCE - heard)) if heard > -80.0 else 0.0
         return self._gains[key]
+
+    def _struck(self, voice: Voice, notes: Sequence[Note], start: float) -> Sound:
+        """Drums, each stroke by itself: some of the bank's begin in the middle of a wave, which clicks."""
+        strokes = []
+        for note in notes:
+            at = max(0, round((note.start - start) * SAMPLE_RATE))
+            stroke = self._render(voice, [Note(0.0, note.seconds, note.pitch, note.velocity, note.voice)], 0.0)
+            stroke[:, :_SOFT] *= np.sin(np.linspace(0.0, np.pi / 2.0, _SOFT, dtype=np.float32)) ** 2
+            strokes.append((at, stroke))
+        together: Sound = np.zeros((2, max((at + stroke.shape[1] for at, stroke in strokes), default=0)), np.float32)
+        for at, stroke in strokes:
+            together[:, at : at + stroke.shape[1]] += stroke
+        return together
 
     def _render(self, voice: Voice, notes: Sequence[Note], start: float) -> Sound:
         events: list[tuple[int, int, int, int]] = []
