@@ -364,11 +364,11 @@ def pitches(
             if harmony.agree(key, chord, pitch) == previous:
                 # A weak tone passes on by step, towards what comes.
                 coming = tones[number + 1].degree if number + 1 < len(tones) else tone.degree
-                up = 1 if coming > tone.degree else -1
+                way = 1 if coming > tone.degree else -1
                 pitch = next(
                     (
                         key.pitch(key.degree(pitch) + step)
-                        for step in (up, -up, 2 * up)
+                        for step in (way, -way, 2 * way)
                         if harmony.agree(key, chord, key.pitch(key.degree(pitch) + step)) != previous
                     ),
                     pitch,
