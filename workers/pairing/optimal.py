@@ -377,6 +377,39 @@ class OptimalRule(Rule):
         for (slot, target), value in zip(path, units, strict=True):
             self._pair(side, slot, target, why if slot == root else reason, value)
 
+    def _list_all(self, side: Side) -> None:
+        """Lists of all open items of a side, by similarity."""
+        other, lists = self._other(side), self._lists(side)
+        lists.reference[:] = 0
+        rough = Rough(self.measure, other.vectors)
+        for block in blocks_of(np.flatnonzero(side.held != CLOSED), other.used):
+            values = rough.rows(side.vectors[block])
+            lists.put(block, values, rough.error, self._floor_units, partial(self._exact, side))
+
+    def _raised_by_lists(self, price: Units, ceiling: Units, own: Units) -> bool:
+        """Raise prices [right] by what listed pairs demand, until they demand no more; False: above the ceiling.
+
+        Most of the way to the prices that all pairs demand, at the cost of the lists.
+        """
+        left, right = self._sides[Kind.ARTWORK], self._sides[Kind.TRACK]
+        lists = self._near[left.kind]
+        row, place = np.nonzero((lists.slots[: left.used] >= 0) & (left.held != CLOSED)[:, None])
+        target = lists.slots[row, place].astype(np.int64)
+        gain = lists.units[row, place].astype(np.int64) - self._rest
+        allowed = (right.held != CLOSED)[target]
+        row, target, gain = row[allowed], target[allowed], gain[allowed]
+        paired = left.partner >= 0
+        for _ in range(left.used + 1):  # no longest path has more steps
+            income = np.where(paired, own - price[left.partner], 0)
+            asked = gain - income[row]
+            raising = np.flatnonzero(asked > price[target])
+            if not len(raising):
+                return True
+            np.maximum.at(price, target[raising], asked[raising])
+            if (price > ceiling).any():
+                return False
+        return False
+
     def _holds(self) -> bool:
         """Find prices that prove the pairs optimal; there are none when they are not.
 
@@ -394,6 +427,10 @@ class OptimalRule(Rule):
         price = np.zeros(right.used, dtype=np.int64)
         forbidden = right.held == CLOSED
         waiting = np.flatnonzero(open_left)
+        if right.used:
+            self._list_all(left)
+            if not self._raised_by_lists(price, ceiling, own):
+                return False
         while len(waiting) and right.used:
             before = price.copy()
             for start in range(0, len(waiting), 256):
