@@ -514,8 +514,9 @@ def report(results: Results, seconds: float, commit: str) -> str:
         lines.append(f"| {name} | {len(first)} | {np.median(first):.2f} | {np.quantile(first, 0.95):.2f} | {made} |")
     lines += ["", "Processor seconds of the model's process for each second of sound, whatever else ran: "]
     lines[-1] += "; ".join(f"pieces of {name} {value:.3f}" for name, value in results.processor.items())
-    lines[-1] += f". The machine's load was {results.load:.1f} when this run began, so the wall times above are "
-    lines[-1] += "those of a busy machine." if results.load > 1.0 else "those of a quiet machine."
+    ended = os.getloadavg()[0]
+    lines[-1] += f". The machine's load was {results.load:.1f} when this run began and {ended:.1f} at its end: the wall "
+    lines[-1] += "times above are those of a " + ("busy" if max(results.load, ended) > 2.0 else "quiet") + " machine."
     lines += ["", "Resident memory of the model's process, MB: "]
     lines[-1] += "; ".join(f"{name} {value:.0f}" for name, value in results.memory.items()) + "."
     lines += [
