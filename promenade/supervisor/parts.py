@@ -174,7 +174,7 @@ class StorePart(Part):
         }
         # Its garbage collector lets the heap double between runs; from here on it runs more often instead, so that a
         # store that grows does not take ever more memory. What lives is far below.
-        return {**base_environment(), **signing, "GOMEMLIMIT": "256MiB"}
+        return {**base_environment(), **signing, "GOMEMLIMIT": "512MiB"}
 
     def ports(self) -> dict[str, int]:
         # Every inner server opens a gRPC port too, by default 10000 above: all are named, none is left to chance.
