@@ -515,8 +515,9 @@ def report(results: Results, seconds: float, commit: str) -> str:
     lines += ["", "Processor seconds of the model's process for each second of sound, whatever else ran: "]
     lines[-1] += "; ".join(f"pieces of {name} {value:.3f}" for name, value in results.processor.items())
     ended = os.getloadavg()[0]
-    lines[-1] += f". The machine's load was {results.load:.1f} when this run began and {ended:.1f} at its end: the wall "
-    lines[-1] += "times above are those of a " + ("busy" if max(results.load, ended) > 2.0 else "quiet") + " machine."
+    lines[-1] += f". The machine's load was {results.load:.1f} when this run began and {ended:.1f} at its end: the "
+    state = "busy" if max(results.load, ended) > 2.0 else "quiet"
+    lines[-1] += f"wall times above are those of a {state} machine."
     lines += ["", "Resident memory of the model's process, MB: "]
     lines[-1] += "; ".join(f"{name} {value:.0f}" for name, value in results.memory.items()) + "."
     lines += [

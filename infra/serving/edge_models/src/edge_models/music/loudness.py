@@ -64,7 +64,7 @@ def energy(sound: Sound) -> float:
     power: npt.NDArray[np.float32] = np.abs(heard) ** 2
     # Parseval over the half spectrum: all bins stand for two but the first (and the last of an even size).
     total = float(2.0 * power.sum() - power[:, 0].sum() - (power[:, -1].sum() if size % 2 == 0 else 0.0))
-    return total / size / max(1, sound.shape[1])
+    return float(total / (size * max(1, int(sound.shape[1]))))
 
 
 def gated(hops: npt.NDArray[np.float64]) -> float:
