@@ -38,6 +38,7 @@ from schemas.records import (
 )
 from workers.pairing.by_name import pairs_at_once, rule_named
 from workers.pairing.calm import hanging
+from workers.pairing.optimal import OptimalRule
 from workers.pairing.rules import Member, Rule
 from workers.pairing.similarity import Cosine, as_units
 from workers.pairing.spaces import constants_of, drifted, pairing_space
@@ -51,8 +52,9 @@ LOOK_EVERY: Final = 50
 """Constants are compared with those of today after every change of a 50th of the members: fewer can hardly move a
 mean or a share by 5%."""
 
-AT_ONCE: Final = 4_000_000
-"""Up to this many cross pairs an exhibition is paired anew by the rule's definition (about 150 bytes a pair)."""
+AT_ONCE: Final = 120_000_000
+"""Up to this many cross pairs `optimal` is paired anew by the batch solver (about 16 bytes a pair; 30 s of a core for
+10,000 x 10,000); beyond, items are let in one by one. The other rules work in blocks and have no such bound."""
 
 Vector = np.ndarray[Any, np.dtype[Any]]
 Pins = tuple[tuple[str, str], ...]
@@ -201,7 +203,10 @@ class Target:
         """Of all items, where the space has constants that may drift; empty otherwise."""
 
     def fill(self, present: Mapping[str, Ready], pins: Pins) -> None:
-        """Let all items in at once: by the rule's definition where that is quick, one by one where there are many."""
+        """Let all items in at once, as the rule's definition demands."""
+        if self.rule.name != OptimalRule.name:
+            self.restore(present, [], pins)
+            return
         sides = {kind: {each.identity: each for each in self._members(present) if each.kind is kind} for kind in Kind}
         artworks, tracks = ({item: each.vector for item, each in side.items()} for side in sides.values())
         if len(artworks) * len(tracks) <= AT_ONCE:

@@ -1,11 +1,13 @@
 """compose_music in the edge profile: reads tensors, composes in a thread for each request, sends blocks as they come.
 
-What a piece is and how it sounds is left to `edge_models.music`; whose turn it is, to its `engine.Turns`. The large
-imports, the bank and the network wait for the first piece: a server that never composes does not pay for them.
+What a piece is and how it sounds is left to `edge_models.music`; whose turn it is, to its `turns.Turns`. The large
+imports, the bank and the network are read a little after the start, or with the first piece if that comes before: so
+the server is ready sooner, and the first person does not wait for them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -19,6 +21,8 @@ from edge_models.triton_model import Array, Unavailable, message, strings
 FILES = ("bank.sf2", "tinysoundfont.so", "performance_rnn.onnx")
 # Seconds that unloading waits for pieces in the making: each stops between two pieces of work.
 PATIENCE = 10.0
+# Seconds from the start after which the tools are read: other models are starting until then.
+WARM_AFTER = 8.0
 
 
 class TritonPythonModel:
@@ -46,7 +50,11 @@ class TritonPythonModel:
         self._turns = Turns()
         self._threads: set[threading.Thread] = set()
         self._lock = threading.Lock()
+        self._making = threading.Lock()
         self._tools: tuple[Any, Any] | None = None
+        self._warming = threading.Timer(WARM_AFTER, self._warm)
+        self._warming.daemon = True
+        self._warming.start()
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Called by the model server; answers go through each request's own sender, from its own thread."""
@@ -71,6 +79,7 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Called by the model server when the model is unloaded: pieces in the making are given up."""
+        self._warming.cancel()
         self._turns.close()
         with self._lock:
             threads = list(self._threads)
@@ -98,11 +107,16 @@ class TritonPythonModel:
             with self._lock:
                 self._threads.discard(threading.current_thread())
 
+    def _warm(self) -> None:
+        # A failure is told to whoever asks for a piece, which tries again.
+        with contextlib.suppress(Exception):
+            self._ready()
+
     def _ready(self) -> tuple[Any, Any]:
-        """The bank and the composer, made with the first piece."""
+        """The bank and the composer, made once."""
         from edge_models.music import engine, synthesis
 
-        with self._lock:
+        with self._making:
             if self._tools is None:
                 self._tools = synthesis.Bank(self._folder), engine.PictureComposer(self._folder)
             return self._tools
