@@ -333,7 +333,7 @@ def test_every_bad_event_is_set_aside_with_its_reason(found: Found) -> None:
             if what not in waiting:
                 continue
             place = waiting[what]
-            mine = [letter for key, letter in texts if key.endswith(f"/{place}.json")] or [
+            mine = [letter for key, letter in texts if f"/{place}-" in key] or [
                 letter for key, letter in texts if key.startswith("items/") and words in letter["reason"]
             ]
             if not mine or not any(words in letter["reason"] for letter in mine):

@@ -61,7 +61,9 @@ async def test_an_item_goes_all_the_way(world: World) -> None:
     assert any(isinstance(event, PairingChanged) for event in world.everything)
     result = await world.records.newest_result(state, Stage.CAPTION)
     assert result is not None
-    assert result.provenance.models == {"measure_picture": "1", "caption_picture": "1"}
+    assert result.provenance.models == {
+        name: PROFILE.version(name) for name in ("measure_picture", "caption_picture")
+    }
     assert await world.records.objects.list("attempts/") == []
 
 
@@ -350,7 +352,7 @@ async def test_a_new_model_version_asks_anew_and_keeps_the_old_answer(world: Wor
     await world.handle(arrived(item))
     handler = world.items[Stage.CAPTION]
     models = dict(PROFILE.models)
-    models["caption_picture"] = models["caption_picture"].model_copy(update={"version": "2"})
+    models["caption_picture"] = models["caption_picture"].model_copy(update={"version": "next"})
     newer = PROFILE.model_copy(update={"models": models})
     # S3 tells when an object was written in whole seconds, and the newest answer is found by that.
     await asyncio.sleep(1.1)
@@ -361,7 +363,7 @@ async def test_a_new_model_version_asks_anew_and_keeps_the_old_answer(world: Wor
     state = await world.records.state(item)
     newest = await world.records.newest_result(state, Stage.CAPTION)
     assert newest is not None
-    assert newest.provenance.models["caption_picture"] == "2"
+    assert newest.provenance.models["caption_picture"] == "next"
     assert world.published.of(Captioned)[1].result == result_key(item, (0, 1), Stage.CAPTION, newest.digest)  # type: ignore[attr-defined]
 
 
