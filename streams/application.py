@@ -11,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import faust
 from aiokafka.errors import KafkaError
+from faust.assignor.partition_assignor import PartitionAssignor
 from faust.types import TP
 
-from infra.broker import PART, Connection, leave_group
+from infra.broker import PART, Connection, keeps_departed_leaders, leave_group
 from schemas.events import MAXIMUM_EVENT_BYTES, Event, encode
 from schemas.failures import Passing
 from streams.runner import Delivery, StageRunner
@@ -47,6 +48,24 @@ def credentials_of(connection: Connection) -> faust.types.auth.CredentialsT | No
             username=connection.user, password=connection.password, mechanism="PLAIN", ssl_context=secure
         )
     return None if secure is None else faust.SSLCredentials(secure)
+
+
+class CountingAssignor(PartitionAssignor):
+    """Faust's own, which also remembers how many members it has dealt partitions to; only a leader's is asked."""
+
+    led: int | None = None
+    """Members of the group when this process led it last; None when another led."""
+    _dealt: int | None = None
+
+    def assign(self, cluster: Any, member_metadata: MutableMapping[str, Any]) -> Any:
+        """Deal the partitions out, as the group's leader."""
+        self._dealt = len(member_metadata)
+        return super().assign(cluster, member_metadata)
+
+    def on_assignment(self, assignment: Any) -> None:
+        """Take what was dealt to this member."""
+        self.led, self._dealt = self._dealt, None
+        super().on_assignment(assignment)
 
 
 class Application:
@@ -107,6 +126,7 @@ class Application:
             worker_redirect_stdouts=False,
             autodiscover=False,
             origin="streams",
+            PartitionAssignor=CountingAssignor,
         )
         for topic, runner in runners.items():
             self._agent(topic, runner)
@@ -166,23 +186,43 @@ class Application:
         await self._app.start()
 
     async def stop(self) -> None:
-        """Leave the consumer group."""
-        member = self._silent_member()
+        """Leave the consumer group, so that others take the partitions over at once."""
+        coordinator = self._coordinator()
+        if coordinator is not None and await self._had_better_be_silent(coordinator):
+            # The others take over when the session expires, as after a crash.
+            log.info("leads the group %s and leaves it without a word: the broker would wait for it", self._group)
+
+            async def without_a_word() -> None:
+                coordinator.reset_generation()
+
+            coordinator._maybe_leave_group = without_a_word
+            await self._app.stop()
+            return
+        # aiokafka leaves a group only from generation 1 on, as Apache Kafka counts; a broker that counts from 0
+        # would hold the partitions until the session expires, and the next start would wait for that.
+        member = str(coordinator.member_id) if coordinator is not None and coordinator.generation == 0 else None
         await self._app.stop()
         if member is not None:
             await asyncio.to_thread(leave_group, self._connection, self._group, member)
 
-    def _silent_member(self) -> str | None:
-        """This member's id where aiokafka would not say goodbye.
-
-        It leaves a group only from generation 1 on, as Apache Kafka counts; a broker that counts from 0 would
-        hold the partitions until the session expires, and the next start would wait for that.
-        """
+    def _coordinator(self) -> Any:
+        """aiokafka's part that speaks for this member of the group; None before the start."""
         thread = getattr(self._app._consumer, "_thread", None)
-        coordinator = getattr(getattr(thread, "_consumer", None), "_coordinator", None)
-        if coordinator is None or coordinator.generation != 0:
-            return None
-        return str(coordinator.member_id)
+        return getattr(getattr(thread, "_consumer", None), "_coordinator", None)
+
+    async def _had_better_be_silent(self, coordinator: Any) -> bool:
+        """True where this member's goodbye could leave the group without a leader for good."""
+        led = cast(CountingAssignor, self._app.assignor).led
+        if led is None or not await asyncio.to_thread(keeps_departed_leaders, self._connection):
+            return False
+        if led > 1:
+            return True
+        # Alone, as far as it knows: somebody may have come since the last heartbeat.
+        try:
+            thread: Any = getattr(self._app._consumer, "_thread", None)
+            return not await asyncio.wait_for(thread.call_thread(coordinator._do_heartbeat), 2.0)
+        except (KafkaError, OSError, RuntimeError, TimeoutError):
+            return True
 
     @property
     def crash(self) -> BaseException | None:

@@ -345,3 +345,23 @@ def test_a_rebalance_during_a_wait_loses_nothing(crew: Outside, tmp_path: Path) 
     until("all is through", lambda: _through(crew, worker), 100, crew.logs)
     assert other.done("caption") > 0
     check_whole(crew, files, "rebalanced")
+
+
+@pytest.mark.parametrize("leader_first", [False, True], ids=["leader last", "leader first"])
+def test_workers_that_stop_together_leave_a_group_that_others_can_join(crew: Outside, leader_first: bool) -> None:
+    crew("prepare")
+    workers = [crew.worker(f"leaving-{leader_first}-{number}", "caption,score,embed") for number in range(2)]
+    crew.ready()
+    leads = [worker for worker in workers if "Elected group leader" in worker.log.read_text()]
+    assert leads, crew.logs()
+    # The one that was elected last leads.
+    leader = max(leads, key=lambda worker: re.findall(r"(\S+ \S+) INFO .*Elected group", worker.log.read_text())[-1])
+    follower = workers[1 - workers.index(leader)]
+    order = (leader, follower) if leader_first else (follower, leader)
+    for worker in order:
+        worker.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+    assert [worker.process.wait(timeout=20) for worker in order] == [0, 0], crew.logs()
+    crew.workers.clear()
+    crew.worker(f"joining-{leader_first}")
+    crew.ready()
