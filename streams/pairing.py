@@ -13,6 +13,7 @@ import contextlib
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from infra.metrics import PAIR_SIMILARITY, PAIRS, PAIRS_HUNG, STAGE_EVENTS
 from infra.objects import NotFound
@@ -27,6 +28,11 @@ from workers.pair import ExhibitionPairing, Ready, check_settings
 from workers.pairing.spaces import item_vectors, space_of
 
 log = logging.getLogger(__name__)
+
+_ASKED_TOGETHER: Final = 64
+"""Pictures of a wall whose music is asked for before the questions are announced."""
+_SIDE_BY_SIDE: Final = 8
+"""Pictures that are looked at at the same time: each costs some calls to the store, which answers several at once."""
 
 
 def wants(settings: ExhibitionSettings, collections: Collection[str]) -> bool:
@@ -78,6 +84,12 @@ class _Agent:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while commands are carried out, and for the switch of a pairing made anew aside."""
     anew: asyncio.Task[None] | None = None
+    asking: asyncio.Task[None] | None = None
+    """Asks for the music of all that hung when the policy changed."""
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """What goes on aside."""
+        return [task for task in (self.anew, self.asking) if task is not None]
 
 
 class PairHandler:
@@ -98,18 +110,18 @@ class PairHandler:
     def partitions_moved(self) -> None:
         """Somebody else may have written meanwhile: read every exhibition anew at its next command."""
         for agent in self._agents.values():
-            if agent.anew is not None:
-                agent.anew.cancel()
+            for task in agent.tasks():
+                task.cancel()
         self._agents.clear()
 
     async def settled(self) -> None:
-        """Return when no exhibition is being paired anew aside."""
-        while tasks := [agent.anew for agent in self._agents.values() if agent.anew is not None]:
+        """Return when nothing goes on aside: no exhibition is paired anew, no wall's music asked for."""
+        while tasks := [task for agent in self._agents.values() for task in agent.tasks()]:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self) -> None:
         """End what goes on aside; it begins again at the next start."""
-        tasks = [agent.anew for agent in self._agents.values() if agent.anew is not None]
+        tasks = [task for agent in self._agents.values() for task in agent.tasks()]
         self.partitions_moved()
         await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -157,8 +169,7 @@ class PairHandler:
             STAGE_EVENTS.labels(Stage.PAIR.value, outcome).inc(len(commands))
             await self._announce(agent, trace)
             if any(command.what == "changed" for command in commands):
-                # The policy may be a new one: then music is wanted for all that hangs already.
-                await self._publish(await self._music(settings, list(agent.pairing.state.hung), trace))
+                self._ask_for_all(agent, settings, trace)
         if agent.pairing.stale and agent.anew is None and self._agents.get(name) is agent:
             agent.anew = asyncio.create_task(self._pair_anew(agent, trace), name=f"pair {name} anew")
 
@@ -203,8 +214,8 @@ class PairHandler:
         agent = self._agents.pop(name, None)
         if agent is None:
             return
-        if agent.anew is not None:
-            agent.anew.cancel()
+        for task in agent.tasks():
+            task.cancel()
         for metric in (PAIRS, PAIRS_HUNG, PAIR_SIMILARITY):
             with contextlib.suppress(KeyError):
                 metric.remove(name)
@@ -243,13 +254,42 @@ class PairHandler:
             agent.announced = last
             self._measure(agent.pairing)
 
+    def _ask_for_all(self, agent: _Agent, settings: ExhibitionSettings, trace: str) -> None:
+        """Ask for the music of all that hangs, aside: the policy may be a new one, and a wall may be large.
+
+        What does not come about here is asked for by reconcile.
+        """
+        if agent.asking is not None:
+            agent.asking.cancel()
+            agent.asking = None
+        if self._ask_music is None or settings.music != "always":
+            return
+        hung = list(agent.pairing.state.hung)
+
+        async def ask() -> None:
+            try:
+                for start in range(0, len(hung), _ASKED_TOGETHER):
+                    await self._publish(await self._music(settings, hung[start : start + _ASKED_TOGETHER], trace))
+            except Passing as trouble:
+                log.info("pair: the music of %s is asked for later: %s", settings.name, trouble)
+            except Exception:
+                log.exception("pair: asking for the music of %s failed; reconcile asks again", settings.name)
+            finally:
+                if agent.asking is asyncio.current_task():
+                    agent.asking = None
+
+        agent.asking = asyncio.create_task(ask(), name=f"ask for the music of {settings.name}")
+
     async def _music(
         self, settings: ExhibitionSettings, hung: Iterable[tuple[str, str]], trace: str
     ) -> Sequence[Event]:
         """The music that these pictures, with their tracks, ask for."""
         if self._ask_music is None or settings.music != "always":
             return []
-        return await self._ask_music(settings, dict(hung), trace)
+        ask, wanted = self._ask_music, list(hung)
+        shares = [wanted[first::_SIDE_BY_SIDE] for first in range(min(_SIDE_BY_SIDE, len(wanted)))]
+        found = await asyncio.gather(*(ask(settings, dict(share), trace) for share in shares))
+        return [event for events in found for event in events]
 
     @staticmethod
     def _measure(agent: ExhibitionPairing) -> None:

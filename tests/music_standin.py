@@ -25,7 +25,7 @@ from infra.objects import Objects
 from infra.records import DEFAULT_EXHIBITION
 from infra.serving import triton
 from infra.vectors import Vectors
-from schemas.events import MusicRequested, PairingCommand, new_trace
+from schemas.events import Event, MusicRequested, PairingCommand, new_trace
 from schemas.failures import Lasting
 from schemas.media import Kind
 from schemas.profile import ModelEntry
@@ -35,7 +35,7 @@ from streams.pairing import PairHandler
 from tests.made_world import PROFILE, HookedObjects, MadeInference, World
 from tests.serving_fixtures import ENVIRONMENT, REPOSITORY, Served, free_ports
 from tests.stack_fixtures import Reached, put_item
-from workers.compose import CAPABILITY, Studio
+from workers.compose import Studio
 from workers.contract import Array, Tools
 from workers.spool import RATE
 
@@ -190,7 +190,7 @@ def served(folder: Path) -> Iterator[Served]:
 
 
 MUSIC_PROFILE = PROFILE.model_copy(
-    update={"models": {**PROFILE.models, CAPABILITY: ModelEntry(version="stand-in 1", reads=("measurements",))}}
+    update={"models": {**PROFILE.models, "compose_music": ModelEntry(version="stand-in 1", reads=("measurements",))}}
 )
 
 
@@ -256,6 +256,13 @@ class MusicWorld(World):
         self.pairing = PairHandler(self.records, self.publish, self.asker.wall)
         self.handlers |= {PairingCommand: self.pairing, MusicRequested: self.composing}
         self.live = LiveMusic(self.records, self.studio, self.publish, self.asker.ask, self.withdrawing.undo)
+
+    async def settle(self, until: type[Event] | None = None) -> None:
+        """See `World.settle`; what is asked for aside is waited for too."""
+        await super().settle(until)
+        await self.pairing.settled()
+        if until is None and self.published.events:
+            await self.settle()
 
     async def hang(self, *names: str, music: str = "on request") -> list[str]:
         """Pictures, each with a track, understood and paired on the default wall with this policy."""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import pytest
 import soundfile
 
 from infra.objects import NotFound
 from infra.records import DEFAULT_EXHIBITION, compose_letter, piece_key
-from schemas.events import DeadLettered, MusicComposed, MusicRequested, PairingChanged
+from schemas.events import DeadLettered, Event, MusicComposed, MusicRequested, PairingChanged, PairingCommand
 from schemas.failures import Lasting, Passing
 from schemas.media import split_item_id
-from schemas.records import MusicRecord, now
+from schemas.records import ExhibitionSettings, MusicRecord, now
 from streams.compose import TRIES, requested
 from streams.exhibitions import command
+from streams.pairing import PairHandler
 from streams.upkeep import Reconciler, retry, withdraw
 from tests.made_world import PROFILE, Died
 from tests.music_standin import MadeComposer, MusicWorld, studio_world
@@ -209,6 +210,30 @@ async def test_a_wall_told_to_want_music_asks_for_what_hangs_already(studio_worl
     assert (await only(world, artwork)).asked == "background"
 
 
+async def test_a_large_wall_told_to_want_music_does_not_stand_in_the_way_of_its_pairing(
+    studio_world: MusicWorld,
+) -> None:
+    world = studio_world
+    go_on = asyncio.Event()
+
+    async def slowly(settings: ExhibitionSettings, hung: Mapping[str, str], trace: str) -> list[Event]:
+        await go_on.wait()
+        return await world.asker.wall(settings, hung, trace)
+
+    world.pairing = PairHandler(world.records, world.publish, slowly)
+    world.handlers[PairingCommand] = world.pairing
+    pictures = await world.hang("sea", "night", "snow", "field", "dawn")
+    await world.hang(music="always")
+    # Both return although nobody has been asked for anything yet.
+    await world.handle(command(DEFAULT_EXHIBITION, "changed"))
+    await world.handle(command(DEFAULT_EXHIBITION, "hang"))
+    assert world.published.of(MusicRequested) == []
+    go_on.set()
+    await world.settle()
+    for artwork in pictures:
+        assert (await only(world, artwork)).asked == "background"
+
+
 async def test_a_crash_between_writing_and_announcing_loses_no_music(studio_world: MusicWorld) -> None:
     world = studio_world
     (artwork,) = await world.hang("sea", music="always")
@@ -258,12 +283,12 @@ async def test_a_profile_without_composer_asks_for_nothing_and_refuses_in_plain_
     models = {name: entry for name, entry in PROFILE.models.items() if name != "compose_music"}
     tools = Tools(world.inference, PROFILE.model_copy(update={"models": models}))
     studio = Studio(world.records, tools, world.folder)
-    with pytest.raises(NoComposer, match="serves no compose_music"):
+    with pytest.raises(NoComposer, match="serves no composer"):
         await studio.question(artwork)
     world.composing._studio = studio
     await world.handle(event)
     ((_, letter),) = await world.records.dead_letters()
-    assert "serves no compose_music" in letter.reason
+    assert "serves no composer" in letter.reason
 
 
 # -- takedowns and deletions -------------------------------------------------------------------------------
