@@ -1,12 +1,13 @@
 # Two commands: `make demo` runs the main job from nothing, `make test` passes the tests. Both set up what they need.
-# Everything is installed into this folder: .venv (the product) and .serving (the embedded model server).
+# Everything is installed into this folder: .venv (the product), .serving (the embedded model server) and, only where
+# the full profile is wanted, .models (torch and the server: the papers' own models).
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PROMENADE = .venv/bin/promenade
 QUIET_PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
 DATA ?= promenade-data
 
-.PHONY: demo test setup models check bench soak clean
+.PHONY: demo test test-models setup models check bench soak clean
 
 ## The main job: set up, start the embedded stack, bring in the samples, show the pairs.
 demo: setup
@@ -15,6 +16,10 @@ demo: setup
 ## The tests.
 test: setup .venv/.development
 	.venv/bin/python -m pytest $(PYTEST_OPTIONS) -m "not soak" tests
+
+## The tests of the full profile's models, with torch, at tiny size on the CPU.
+test-models: .models/.made
+	.models/bin/python -m pytest $(PYTEST_OPTIONS) --confcutdir tests/models tests/models
 
 ## Style and types.
 check: .venv/.development
@@ -63,5 +68,20 @@ models: .serving/.made
 	@$(QUIET_PIP) .serving/bin/pip install -q --no-deps -e infra/serving/edge_models
 	@touch $@
 
+# torch is a step of its own: any build of it will do (this version is the one that was tried), and where one is
+# installed already, as for a certain GPU, it stays. The editable packages hold paths of this folder only.
+MODELS_TORCH ?= torch==2.13.0
+.models/.made: .venv/.python locks/models.txt locks/imagebind.txt locks/triton.txt pyproject.toml \
+		infra/serving/edge_models/pyproject.toml infra/serving/full_models/pyproject.toml
+	@echo "installing the full profile's models into .models (the first time this takes some minutes)"
+	@test -x .models/bin/python || "$(PYTHON)" -m venv .models
+	@.models/bin/python -c 'import importlib.metadata as m; m.version("torch")' 2>/dev/null || \
+		$(QUIET_PIP) .models/bin/pip install -q $(MODELS_TORCH)
+	@$(QUIET_PIP) .models/bin/pip install -q --no-deps --require-hashes -r locks/models.txt
+	@$(QUIET_PIP) .models/bin/pip install -q --no-deps --require-hashes -r locks/imagebind.txt
+	@$(QUIET_PIP) .models/bin/pip install -q --no-deps --require-hashes -r locks/triton.txt
+	@$(QUIET_PIP) .models/bin/pip install -q --no-deps -e infra/serving/edge_models -e infra/serving/full_models -e .
+	@touch $@
+
 clean:
-	rm -rf .venv .serving build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .serving .models build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

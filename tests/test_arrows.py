@@ -24,6 +24,7 @@ ROOMS = (
 
 ALLOWED: dict[str, set[str]] = {
     "schemas": set(),
+    "networks": set(),
     "workers": {"schemas"},
     "infra": {"schemas"},
     "streams": {"schemas", "workers", "infra"},
@@ -57,9 +58,12 @@ FORBIDDEN: dict[str, set[str]] = {
     "infra": {"faust", "pydantic_settings", "fastapi"},
     "streams": {"pydantic_settings", "fastapi", "qdrant_client", "tritonclient"},
     "gallery": {"faust", "kafka", "aiokafka", "pydantic_settings"},
+    "networks": {"tritonclient", "onnxruntime", "kafka", "minio", "qdrant_client", "fastapi", "pydantic_settings"},
 }
 
-WITHOUT_TORCH = (*ALLOWED, "model_repository/edge")
+# The papers' networks and what serves them may have torch; nobody else.
+FULL_MODELS = ("infra", "serving", "full_models")
+WITHOUT_TORCH = (*(room for room in ALLOWED if room != "networks"), "model_repository/edge")
 
 
 def imports_of(path: Path) -> set[str]:
@@ -86,7 +90,13 @@ def files_of(folder: str) -> list[Path]:
 
 def is_serving(path: Path) -> bool:
     steps = path.relative_to(ROOT).parts
-    return steps[:3] in (("infra", "serving", "edge_models"), ("infra", "serving", "onnxruntime_backend"))
+    return steps[:3] in (("infra", "serving", "edge_models"), ("infra", "serving", "onnxruntime_backend"), FULL_MODELS)
+
+
+def may_have_networks(path: Path) -> bool:
+    """The full profile's models, which stand on the papers' networks."""
+    steps = path.relative_to(ROOT).parts
+    return steps[:3] == FULL_MODELS or steps[:2] == ("model_repository", "full")
 
 
 @pytest.mark.parametrize("room", sorted(ALLOWED))
@@ -133,7 +143,7 @@ def test_models_and_their_serving_import_nothing_of_the_pipeline() -> None:
         f"{path.relative_to(ROOT)} imports {module}"
         for path in files
         for module in imports_of(path)
-        if top(module) in ROOMS
+        if top(module) in ROOMS and not (top(module) == "networks" and may_have_networks(path))
     ]
     assert wrong == []
 
@@ -143,8 +153,9 @@ def test_no_torch_in_the_default_rooms() -> None:
         f"{path.relative_to(ROOT)} imports {module}"
         for room in WITHOUT_TORCH
         for path in sorted((ROOT / room).rglob("*.py"))
+        if not may_have_networks(path)
         for module in imports_of(path)
-        if top(module) in {"torch", "torchvision", "torchaudio", "transformers", "tensorflow"}
+        if top(module) in {"torch", "torchvision", "torchaudio", "transformers", "diffusers", "tensorflow"}
     ]
     assert wrong == []
 
