@@ -90,7 +90,11 @@ def files_of(folder: str) -> list[Path]:
 
 def is_serving(path: Path) -> bool:
     steps = path.relative_to(ROOT).parts
-    return steps[:3] in (("infra", "serving", "edge_models"), ("infra", "serving", "onnxruntime_backend"), FULL_MODELS)
+    return steps[:3] in (
+        ("infra", "serving", "edge_models"),
+        ("infra", "serving", "onnxruntime_backend"),
+        FULL_MODELS,
+    )
 
 
 def may_have_networks(path: Path) -> bool:
