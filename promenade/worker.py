@@ -165,6 +165,9 @@ class WorkerProcess:
             self._handlers.append(handler)
             runner = StageRunner(stage.value, handler, batch=entry.batch, concurrency=entry.concurrency)
             topics[EVENT_OF_STAGE[stage][0].topic] = self.runners[stage.value] = runner
+        way = list(self.runners.values())
+        for place, runner in enumerate(way):
+            runner.give_way_to(*way[place + 1 :])
         self._pair: PairHandler | None = None
         if Stage.PAIR in self.stages:
             self._pair = PairHandler(records, self._publish, asker.wall)

@@ -10,6 +10,8 @@ is a `Handler`'s business. The runner's promises:
 - Passing trouble holds the batch with growing waits and jitter, visibly (`waiting`); the wait ends at once for
   shutdown and for a rebalance, and then nothing is acknowledged, so that it is delivered again.
 - An item that makes the model's process die is tried alone, and set aside after `STRIKES` deaths.
+- An early stage gives way to later ones of the same process that have their hands full: all share the same cores and
+  models, and items that hurry ahead only lie about, and what is remembered of them is forgotten before it is needed.
 """
 
 from __future__ import annotations
@@ -49,6 +51,10 @@ LONGEST_WAIT: Final = 5.0
 GATHER_SECONDS: Final = 0.03
 """A stage that was idle waits so long for companions of the first event: a batch upstream announces its items side
 by side, and together they cost fewer calls. One stage's share of an item's way is hundreds of times longer."""
+
+
+GIVE_WAY_SECONDS: Final = 0.05
+"""How often a stage that gives way looks whether the later one has room again; a batch takes ten times longer."""
 
 
 class Interrupted(Exception):
@@ -136,6 +142,7 @@ class StageRunner:
         self._epoch = 0
         self._in_hand: dict[int, Delivery] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._later: tuple[StageRunner, ...] = ()
 
     # -- outside -------------------------------------------------------------------------------------------
 
@@ -152,6 +159,15 @@ class StageRunner:
         # and `_take` moves them to the waiting line of their key in this order.
         self._ready.append(delivery)
         self._something.set()
+
+    def give_way_to(self, *later: StageRunner) -> None:
+        """Take nothing up while one of these has its hands full and is at work."""
+        self._later = later
+
+    @property
+    def crowded(self) -> bool:
+        """True when no more deliveries are taken in, and not because a part is waited for."""
+        return self._room.locked() and not self.waiting
 
     def start(self) -> None:
         """Start the loops."""
@@ -208,6 +224,9 @@ class StageRunner:
 
     async def _loop(self, number: int) -> None:
         while not self._stop.is_set():
+            if any(stage.crowded for stage in self._later):
+                await asyncio.sleep(GIVE_WAY_SECONDS)
+                continue
             batch = self._take()
             if not batch:
                 self._something.clear()
