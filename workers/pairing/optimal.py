@@ -17,9 +17,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import dijkstra
 
 from schemas.media import Kind
 from workers.pairing.candidates import Candidates, Slots, blocks_of
@@ -262,6 +259,10 @@ class OptimalRule(Rule):
             more_columns.append(to[targets])
             more_costs.append(side.price[slot] + prices[targets] + self._rest - units)
             ends.append(ends[-1][-1:] + len(targets))
+        # Read here, as by the solver below: scipy takes longer to load than most commands take to answer.
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import dijkstra
+
         size = count + 1 + len(looked)
         graph = csr_array(
             (np.concatenate(more_costs), np.concatenate(more_columns), np.concatenate(ends)), shape=(size, size)
@@ -471,6 +472,8 @@ def batch_optimal(
     units = matrix_of(artworks, tracks, left, right, measure)
     allowed = units >= (measure.lowest if floor is None else as_units(floor))
     gains = np.where(allowed, units - rest_units(measure, floor), 0).astype(np.float64)
+    from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(gains, maximize=True)
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
         if allowed[row, column]:
