@@ -28,7 +28,7 @@ from infra.records import SOUND_TYPES, ItemState, Records, compose_letter, dead_
 from schemas.events import Event, MusicComposed, new_trace
 from schemas.failures import Declined, Lasting, Passing, Refused
 from schemas.media import Kind, split_item_id
-from schemas.records import DEFAULT_SECONDS, MusicRecord
+from schemas.records import DEFAULT_SECONDS, EVERY_COMPOSER, MusicRecord
 from workers.compose import Gone, Made, NoComposer, Place, Question, Studio, Unknown
 from workers.spool import Spool
 
@@ -76,6 +76,9 @@ class MusicWish(BaseModel):
     seconds: float = DEFAULT_SECONDS
     seed: int = 0
     wishes: dict[str, str | float] = {}
+    composer: str | None = Field(
+        default=None, max_length=40, description="None: the exhibition's, or the profile's first one"
+    )
     exhibition: str | None = Field(default=None, max_length=63, description="on whose wall it is looked at")
     background: bool = Field(default=False, description="nobody waits: queue it")
 
@@ -106,8 +109,7 @@ class LivePiece:
     def view(self) -> dict[str, Any]:
         """As JSON values."""
         return {
-            **links(self.question.piece),
-            "artwork": self.question.artwork,
+            **described(self.question),
             "state": self.state,
             "seconds": round(self.spool.seconds, 3),
             "asked_seconds": self.question.seconds,
@@ -119,6 +121,11 @@ def links(piece: str) -> dict[str, str]:
     """A piece with the addresses of its forms."""
     base = f"/api/music/{piece}"
     return {"piece": piece, "stream": f"{base}/stream", "wav": f"{base}.wav", "ogg": f"{base}.ogg"}
+
+
+def described(question: Question) -> dict[str, str]:
+    """A piece by its question: its addresses, for whom, by whom."""
+    return {**links(question.piece), "artwork": question.artwork, "composer": question.composer}
 
 
 class LiveMusic:
@@ -252,15 +259,7 @@ class LiveMusic:
                 version = record.generation, record.revision
                 letter = dead_key(question.artwork, version, compose_letter(question.piece))
                 await self.records.objects.delete([letter])
-                event = MusicComposed(
-                    trace=new_trace(),
-                    item=record.artwork,
-                    generation=record.generation,
-                    revision=record.revision,
-                    piece=record.piece,
-                    result=key,
-                )
-                await self._publish([event])
+                await self._publish([MusicComposed.of(record, key, new_trace())])
                 return
             except Passing as trouble:
                 if time.monotonic() + wait > until:
@@ -414,9 +413,16 @@ def music_routes(music: LiveMusic) -> APIRouter:
                 f"`promenade exhibition change {found[0].name} --music 'on request'` changes that."
             )
 
+    async def chosen(wish: MusicWish) -> str | None:
+        """Who composes: whom the person names, or else whom the exhibition names where that is one."""
+        if wish.composer is not None or wish.exhibition is None:
+            return wish.composer
+        settings = await records.exhibition(wish.exhibition)
+        return None if settings is None or settings.composer == EVERY_COMPOSER else settings.composer
+
     @routes.post("/api/music", status_code=202)
     async def ask(request: Request) -> Response:
-        """Ask for a piece: JSON of artwork, seconds, seed, wishes. Its addresses come at once, its sound as made."""
+        """Ask for a piece: JSON of artwork, seconds, seed, wishes, composer. Its addresses come at once."""
         refusal = guarded(request)
         if refusal is not None:
             return refusal
@@ -434,7 +440,8 @@ def music_routes(music: LiveMusic) -> APIRouter:
             where = ".".join(str(step) for step in first["loc"]) or "request"
             return JSONResponse({"detail": f"{where[:100]}: {first['msg'][:300]}."}, 422)
         try:
-            question = await studio.question(wish.artwork, wish.seconds, wish.seed, wish.wishes)
+            composer = await chosen(wish)
+            question = await studio.question(wish.artwork, wish.seconds, wish.seed, wish.wishes, composer)
         except NoComposer as reason:
             return await sorry(str(reason), wish.artwork)
         except Unknown:
@@ -448,12 +455,12 @@ def music_routes(music: LiveMusic) -> APIRouter:
         place = (question.artwork, question.generation, question.piece)
         names = await records.piece_names(*place)
         if "record.json" in names and "deleted.json" not in names:
-            return JSONResponse({**links(question.piece), "artwork": question.artwork, "state": "kept"}, 200)
+            return JSONResponse({**described(question), "state": "kept"}, 200)
         if "deleted.json" in names:
             await records.want_again(*place)
         if wish.background:
             await music.queue(question, wish.exhibition)
-            return JSONResponse({**links(question.piece), "artwork": question.artwork, "state": "waiting"}, 202)
+            return JSONResponse({**described(question), "state": "waiting"}, 202)
         try:
             live = await music.begin(question, wish.exhibition)
         except TooMany as reason:
@@ -476,7 +483,7 @@ def music_routes(music: LiveMusic) -> APIRouter:
             states = await records.all_states()
         found = await records.pieces_of(states)
         return {
-            "composer": studio.version,
+            "composers": studio.composers,
             "pieces": [each.model_dump(mode="json") for each in found],
             "composing": [each.view() for each in music.running() if artwork in (None, each.question.artwork)],
             "waiting": [piece for state in states if state.alive for piece in state.wanted_pieces()],

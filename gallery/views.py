@@ -161,6 +161,7 @@ class ExhibitionView(BaseModel):
     threshold: float
     hour: int | None
     music: str = Field(default="on request", description="when music is composed: never, on request, always")
+    composer: str | None = Field(default=None, description="who composes; None: the profile's first composer")
     pins: tuple[tuple[str, str], ...]
     revision: int = Field(description="of the pairing")
     artworks: int
@@ -333,6 +334,7 @@ async def exhibition_view(records: Records, name: str) -> ExhibitionView:
         threshold=settings.threshold,
         hour=settings.hour,
         music=settings.music,
+        composer=settings.composer,
         pins=settings.pins,
         revision=pairing.number,
         artworks=counts[Kind.ARTWORK],

@@ -269,24 +269,21 @@ def status(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
         + ", ".join(f"{count} {name}" for name, count in view.music.items())
     )
     try:
-        gated, composing = (name in _profile_models(data) for name in ("score_caption", "compose_music"))
+        profile = _profile(data)
+        gated, composing = "score_caption" in profile.models, profile.served_composers()
     except Refused as error:
         say(str(error))
         return
     if not gated:
         console.print("captions are not gated: this profile serves no score_caption")
     if not composing:
-        console.print("no music is composed: this profile serves no compose_music")
+        console.print("no music is composed: this profile serves no composer")
 
 
 def _profile(data: Path) -> Profile:
     from promenade.profile import read_profile
 
     return read_profile(Settings(data=data).profile)
-
-
-def _profile_models(data: Path) -> Sequence[str]:
-    return list(_profile(data).models)
 
 
 def _when(seconds: float) -> str:
@@ -768,6 +765,10 @@ Hour = Annotated[
 Music = Annotated[
     str | None, typer.Option(help="When music is composed for what hangs: never, 'on request' or always.")
 ]
+Composer = Annotated[
+    str | None,
+    typer.Option(help="Who composes for it: one of the profile's composers, or all; `none`: the first of them."),
+]
 
 
 def _asked(
@@ -779,6 +780,7 @@ def _asked(
     threshold: float | None,
     hour: str | None,
     music: str | None,
+    composer: str | None,
 ) -> dict[str, Any]:
     """The options that were given, as fields of the settings.
 
@@ -802,6 +804,8 @@ def _asked(
     for name, value in (("rule", rule), ("threshold", threshold), ("music", music)):
         if value is not None:
             asked[name] = value
+    if composer is not None:
+        asked["composer"] = None if composer == "none" else composer
     for name, text in (("floor", floor), ("hour", hour)):
         if text is not None:
             asked[name] = None if text == "none" else _number(name, text)
@@ -860,6 +864,7 @@ def exhibition_create(
     threshold: Threshold = None,
     hour: Hour = None,
     music: Music = None,
+    composer: Composer = None,
     data: Data = DEFAULT_DATA,
     wait: Wait = True,
     as_json: AsJson = False,
@@ -868,7 +873,9 @@ def exhibition_create(
     check_collection(name, "an exhibition")
 
     async def work() -> ExhibitionView:
-        asked = {"threshold": CALM_THRESHOLD} | _asked(collections, space, rule, mix, floor, threshold, hour, music)
+        asked = {"threshold": CALM_THRESHOLD} | _asked(
+            collections, space, rule, mix, floor, threshold, hour, music, composer
+        )
         settings = exhibitions.updated(ExhibitionSettings(name=name), asked)
         exhibitions.check(settings, _profile(data))
         async with changing(data) as (_, records, producer):
@@ -890,6 +897,7 @@ def exhibition_change(
     threshold: Threshold = None,
     hour: Hour = None,
     music: Music = None,
+    composer: Composer = None,
     data: Data = DEFAULT_DATA,
     wait: Wait = True,
     as_json: AsJson = False,
@@ -897,7 +905,7 @@ def exhibition_change(
     """Change an exhibition. Another space or rule is paired in the background and comes into force in one step."""
 
     async def work() -> ExhibitionView:
-        asked = _asked(collections, space, rule, mix, floor, threshold, hour, music)
+        asked = _asked(collections, space, rule, mix, floor, threshold, hour, music, composer)
         if not asked:
             raise Refused("name what shall change; `promenade exhibition change --help` lists it.")
         profile = _profile(data)

@@ -29,7 +29,14 @@ from promenade.reach import reading, running_settings
 from promenade.settings import Settings
 from schemas.failures import Passing, Refused
 from schemas.media import Kind, split_item_id
-from schemas.records import DEFAULT_SECONDS, LONGEST_PIECE, SHORTEST_PIECE, MusicRecord
+from schemas.records import (
+    DEFAULT_SECONDS,
+    EVERY_COMPOSER,
+    LONGEST_PIECE,
+    SHORTEST_PIECE,
+    MusicRecord,
+    MusicSimilarity,
+)
 
 music_commands = typer.Typer(help="Composed pieces: list, show, delete.", no_args_is_help=True)
 
@@ -108,11 +115,15 @@ async def compose_one(
     seconds: float = DEFAULT_SECONDS,
     seed: int = 0,
     wishes: Mapping[str, str | float] | None = None,
+    composer: str | None = None,
     exhibition: str | None = None,
     background: bool = False,
     progress: Told | None = None,
 ) -> dict[str, Any]:
     """One piece by the running worker; its record as JSON values, or with `background` only what was answered.
+
+    Args:
+        composer: None: the exhibition's, or the profile's first one.
 
     Raises:
         Refused: in plain words, why there is none.
@@ -120,6 +131,7 @@ async def compose_one(
     """
     body = {"artwork": artwork, "seconds": seconds, "seed": seed, "wishes": dict(wishes or {})}
     body |= {"exhibition": exhibition} if exhibition is not None else {}
+    body |= {"composer": composer} if composer is not None else {}
     async with _worker(settings) as client:
         while True:
             status, found = await _asked(client, "POST", "/api/music", json=body | {"background": background})
@@ -132,6 +144,21 @@ async def compose_one(
         if background:
             return found
         return await _followed(client, found["piece"], artwork, progress)
+
+
+async def composers_of(settings: Settings) -> list[str]:
+    """The composers that the running worker's profile serves, the default one first.
+
+    Raises:
+        Passing: the worker does not answer.
+        Refused: it serves none.
+    """
+    async with _worker(settings) as client:
+        _, found = await _asked(client, "GET", "/api/music")
+    known = list(found.get("composers", {}))
+    if not known:
+        raise Refused("no music can be composed: the profile serves no composer.")
+    return known
 
 
 async def compose_for(
@@ -241,6 +268,10 @@ def compose(
     background: Annotated[
         bool, typer.Option("--background", help="Only ask; it is composed when nobody waits for another.")
     ] = False,
+    composer: Annotated[
+        str | None,
+        typer.Option(help="One of the profile's composers (the first, unless named), or all of them side by side."),
+    ] = None,
     data: Data = DEFAULT_DATA,
     as_json: AsJson = False,
 ) -> None:
@@ -250,37 +281,63 @@ def compose(
         house.say("--out ends with .wav or .ogg, and does not go with --background")
         raise typer.Exit(2)
 
-    async def work() -> dict[str, Any]:
+    every = composer == EVERY_COMPOSER
+
+    async def work() -> list[dict[str, Any]]:
         settings = running_settings(data)
         wishes = wishes_of(wish or ())
+        made: list[dict[str, Any]] = []
         async with reading(data, house.say) as (_, records):
             artwork = await house.whole_id(records, item)
-            with shown(house.errors) as tell:
-                found = await compose_one(
-                    settings,
-                    artwork,
-                    seconds=seconds,
-                    seed=seed,
-                    wishes=wishes,
-                    background=background,
-                    progress=tell,
-                )
-            if out is not None:
-                record = await records.piece(artwork, int(found["generation"]), found["piece"])
-                if record is None:
-                    raise Refused(f"the piece {found['piece']} is gone.")
-                await _write(records, record, out)
-        return found
+            for who in await composers_of(settings) if every else [composer]:
+                try:
+                    with shown(house.errors, {artwork: who} if who is not None else None) as tell:
+                        found = await compose_one(
+                            settings,
+                            artwork,
+                            seconds=seconds,
+                            seed=seed,
+                            wishes=wishes,
+                            composer=who,
+                            background=background,
+                            progress=tell,
+                        )
+                except Refused as reason:
+                    if not every:
+                        raise
+                    # One composer that cannot is no reason not to hear the others.
+                    made.append({"composer": who, "artwork": artwork, "reason": str(reason)})
+                    continue
+                made.append(found)
+                if out is not None:
+                    target = out.with_stem(f"{out.stem}-{who}") if every else out
+                    record = await records.piece(artwork, int(found["generation"]), found["piece"])
+                    if record is None:
+                        raise Refused(f"the piece {found['piece']} is gone.")
+                    await _write(records, record, target)
+                    if not as_json:
+                        house.say(f"written to {target}")
+        return made
 
-    found = house.carry_out(work())
+    made = house.carry_out(work())
+    failed = [each for each in made if "reason" in each]
     if as_json:
-        house.print_json(found)
+        house.print_json(made if every else made[0])
     elif background:
-        house.console.print(f"piece {found['piece']} {'is there' if found['state'] == 'kept' else 'is queued'}")
+        for found in made:
+            if "piece" in found:
+                state = "is there" if found["state"] == "kept" else "is queued"
+                house.console.print(f"piece {found['piece']} {state}")
+    elif every:
+        records = [MusicRecord.model_validate(_record(each)) for each in made if "reason" not in each]
+        if records:
+            house.console.print(side_by_side(records))
     else:
-        show_piece(house.console, MusicRecord.model_validate(_record(found)))
-        if out is not None:
-            house.console.print(f"written to {out}", markup=False)
+        show_piece(house.console, MusicRecord.model_validate(_record(made[0])))
+    for each in failed:
+        house.say(f"{each['composer']}: {each['reason']}")
+    if failed:
+        raise typer.Exit(1 if len(failed) == len(made) else 3)
 
 
 def _record(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -460,7 +517,7 @@ def _key_of(record: MusicRecord) -> str:
 def pieces_table(records: Sequence[MusicRecord]) -> Table:
     """Pieces as a table."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("piece", "for", "key", "feels", "made"):
+    for heading in ("piece", "for", "by", "key", "feels", "made"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "piece")
     for heading in ("seconds", "like the picture", "beats"):
         table.add_column(heading, justify="right")
@@ -469,6 +526,7 @@ def pieces_table(records: Sequence[MusicRecord]) -> Table:
         table.add_row(
             record.piece,
             Text(record.title.removeprefix("Music for ")),
+            record.composer,
             _key_of(record),
             record.feelings.words if record.feelings else "",
             f"{record.provenance.made:%Y-%m-%d %H:%M}, {record.asked}",
@@ -479,10 +537,46 @@ def pieces_table(records: Sequence[MusicRecord]) -> Table:
     return table
 
 
+def side_by_side(records: Sequence[MusicRecord]) -> Table:
+    """Pieces of several composers for one picture, one a line: how near each is to the picture and to its track.
+
+    Nearness is ImageBind's, which hears and looks, where that space is served, and is taken in `rgb15` otherwise.
+    """
+    space = next((record.listening_space for record in records if record.listening_space), "rgb15")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=f"nearness in {space}, beside chance")
+    for heading in ("composer", "piece", "key", "feels"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "piece")
+    for heading in ("picture", "beats", "track", "beats", "seconds", "first sound"):
+        table.add_column(heading, justify="right")
+    for record in records:
+        near = {each.to: each for each in record.similarities if each.space == space}
+        table.add_row(
+            record.composer,
+            record.piece,
+            _key_of(record),
+            record.feelings.words if record.feelings else "",
+            *_near(near.get("picture")),
+            *_near(near.get("track")),
+            f"{record.seconds:.0f}",
+            f"{record.first_chunk_seconds:.1f} s",
+        )
+    return table
+
+
+def _near(found: MusicSimilarity | None) -> tuple[str, str]:
+    if found is None:
+        return "", ""
+    beside = "" if found.chance is None else f" ({found.chance:.3f})"
+    return f"{found.similarity:.3f}{beside}", "" if found.percentile is None else f"{found.percentile:.0f} %"
+
+
 def show_piece(console: Any, record: MusicRecord) -> None:
     """One piece, whole."""
     console.print(Text(record.title, style="bold"))
-    console.print(f"piece {record.piece}, for {record.artwork}", markup=False)
+    console.print(f"piece {record.piece} by the composer {record.composer}, for {record.artwork}", markup=False)
+    said = record.report.get("prompt")
+    if said:
+        console.print(f"asked for as: {said}", markup=False)
     wishes = "".join(f", {name} {value}" for name, value in record.wishes.items())
     console.print(f"{record.seconds:.1f} s, seed {record.seed}{wishes}; {_key_of(record)}", markup=False)
     names = [str(each.get("name")) for each in record.report.get("instruments", []) if isinstance(each, dict)]

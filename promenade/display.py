@@ -144,7 +144,10 @@ def show_exhibition(console: Console, view: ExhibitionView) -> None:
     floor = "no floor" if view.floor is None else f"pairs below {view.floor:g} are not made"
     calm = "the wall follows at once" if not view.threshold else f"an exchange hangs when it gains {view.threshold:g}"
     hour = "" if view.hour is None else f"; everything hangs from {view.hour}:00 to {view.hour}:59 UTC"
-    console.print(f"revision {view.revision}; {floor}; {calm}{hour}; music: {view.music}")
+    composer = (
+        "" if view.composer is None else f", by {'every composer' if view.composer == 'all' else view.composer}"
+    )
+    console.print(f"revision {view.revision}; {floor}; {calm}{hour}; music: {view.music}{composer}")
     for artwork, track in view.pins:
         console.print(f"pinned: {artwork} with {track}", markup=False)
 

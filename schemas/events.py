@@ -14,8 +14,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from schemas.failures import Lasting
-from schemas.media import CollectionName, ItemId, PieceId
-from schemas.records import Stage, now
+from schemas.media import CollectionName, ComposerName, ItemId, PieceId
+from schemas.records import EDGE_COMPOSER, MusicRecord, Stage, now
 
 MAXIMUM_EVENT_BYTES: Final = 64 * 1024
 TOPIC_PREFIX: Final = "promenade."
@@ -142,6 +142,7 @@ class MusicRequested(ItemEvent):
     topic: ClassVar[str] = TOPIC_PREFIX + "music-requested"
     type: Literal["music-requested"] = "music-requested"
     piece: PieceId
+    composer: ComposerName = EDGE_COMPOSER
     request: str = Field(min_length=1, max_length=1024)
 
 
@@ -151,7 +152,35 @@ class MusicComposed(ItemEvent):
     topic: ClassVar[str] = TOPIC_PREFIX + "music-composed"
     type: Literal["music-composed"] = "music-composed"
     piece: PieceId
+    composer: ComposerName = EDGE_COMPOSER
+    picture_score: float | None = Field(
+        default=None,
+        ge=-1,
+        le=1,
+        description="ImageBind's cosine of picture and piece; None: that space is not served",
+    )
+    track_score: float | None = Field(
+        default=None, ge=-1, le=1, description="the same of the piece and the track that hung beside the picture"
+    )
     result: str = Field(min_length=1, max_length=1024)
+
+    @classmethod
+    def of(cls, record: MusicRecord, key: str, trace: str) -> Self:
+        """What says that a piece is complete, whose record lies under `key`."""
+        near = {to: record.listened(to) for to in ("picture", "track")}
+        scores = {
+            f"{to}_score": min(1.0, max(-1.0, each.similarity)) for to, each in near.items() if each is not None
+        }
+        return cls(
+            trace=trace,
+            item=record.artwork,
+            generation=record.generation,
+            revision=record.revision,
+            piece=record.piece,
+            composer=record.composer,
+            result=key,
+            **scores,
+        )
 
 
 class DeadLettered(Event):

@@ -53,6 +53,9 @@ CollectionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{
 PieceId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{20}$")]
 """A piece of music: 8 hexadecimal digits that begin its picture's SHA-256, and 12 of the digest of what was asked."""
 
+ComposerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+"""One of the composers that a profile serves: lower-case letters, digits and `-`, 1-40 characters."""
+
 _ITEM_ID = re.compile(r"(artwork|track)-([0-9a-f]{64})\Z")
 
 

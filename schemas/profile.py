@@ -6,10 +6,11 @@ send without asking the model server, and so that results can say who made them 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas.media import ComposerName, Kind
 from schemas.spaces import EMOTION_SPACES, Space
 
 
@@ -33,6 +34,32 @@ class Profile(BaseModel):
     caption_space: str = Field(description="the joint space through text, where words find pictures and tracks")
     models: dict[str, ModelEntry]
     spaces: tuple[Space, ...]
+    composers: dict[ComposerName, str] = Field(
+        default={}, description="composer -> model with compose_music's tensors; the first one where nobody chooses"
+    )
+    composer_space: str | None = Field(
+        default=None, description="of the picture's vector that composers are handed; None: the tag model's own"
+    )
+
+    @model_validator(mode="after")
+    def _composers_are_served(self) -> Self:
+        for name, model in self.composers.items():
+            if model not in self.models:
+                raise ValueError(f"the composer {name!r} is the model {model!r}, which is not among the models")
+        if self.composer_space is not None and all(each.name != self.composer_space for each in self.spaces):
+            raise ValueError(f"composer_space is {self.composer_space!r}, which is not among the spaces")
+        return self
+
+    def served_composers(self) -> dict[str, str]:
+        """Composer -> its model, of those whose model is served; the first one is the default."""
+        return {name: model for name, model in self.composers.items() if model in self.models}
+
+    def listening_space(self) -> str | None:
+        """The space in which a picture and a sound are compared directly (ImageBind); None: there is none."""
+        for space in self.spaces:
+            if space.name == self.composer_space and set(space.kinds) == set(Kind):
+                return space.name
+        return None
 
     def all_spaces(self) -> tuple[Space, ...]:
         """Emotion spaces first, then the profile's own."""

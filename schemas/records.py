@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.media import CollectionName, ItemId, Kind, MediaFacts, PieceId
+from schemas.media import CollectionName, ComposerName, ItemId, Kind, MediaFacts, PieceId
 
 STORED = ConfigDict(frozen=True, extra="forbid")
 
@@ -256,6 +256,9 @@ class ExhibitionSettings(BaseModel):
     music: Literal["never", "on request", "always"] = Field(
         default="on request", description="when music is composed for the pictures that hang"
     )
+    composer: ComposerName | None = Field(
+        default=None, description="who composes for this wall; all: each of them; None: the profile's first one"
+    )
 
     @property
     def home(self) -> str:
@@ -272,6 +275,12 @@ DEFAULT_SECONDS: Final = 60.0
 
 HIGHEST_SEED: Final = 2**53 - 1
 """The highest whole number that every reader of JSON keeps exactly."""
+
+EDGE_COMPOSER: Final = "edge"
+"""Who composed the pieces and requests that name no composer: they are older than the choice."""
+
+EVERY_COMPOSER: Final = "all"
+"""In the place of a composer's name: each of them."""
 
 Wish = str | float
 """What is wished for: a family of instruments, a key, a tempo."""
@@ -292,6 +301,7 @@ class MusicRequest(BaseModel):
     seconds: float = Field(ge=SHORTEST_PIECE, le=LONGEST_PIECE)
     seed: int = Field(default=0, ge=0, le=HIGHEST_SEED)
     wishes: dict[str, Wish] = {}
+    composer: ComposerName = EDGE_COMPOSER
     asked: Literal["background", "live"] = "background"
     made: datetime
 
@@ -342,8 +352,9 @@ class MusicRecord(BaseModel):
     asked_seconds: float = Field(ge=SHORTEST_PIECE, le=LONGEST_PIECE)
     seed: int = Field(ge=0)
     wishes: dict[str, Wish] = {}
+    composer: ComposerName = EDGE_COMPOSER
     asked: Literal["background", "live"]
-    report: dict[str, Any] = Field(description="of compose_music: key, mode, tempo, sections, instruments, loudness")
+    report: dict[str, Any] = Field(description="of the composer: key, mode, tempo, sections, instruments, loudness")
     sizes: dict[str, int] = Field(description="wav, ogg: bytes")
     queue_seconds: float | None = Field(default=None, ge=0, description="from the request to its start")
     first_chunk_seconds: float = Field(ge=0, description="from the call to the first sound")
@@ -352,6 +363,18 @@ class MusicRecord(BaseModel):
     provenance: Provenance
     feelings: MusicFeelings | None = None
     similarities: tuple[MusicSimilarity, ...] = ()
+    listening_space: str | None = Field(
+        default=None,
+        description="among the similarities, the space that compares a picture and a sound directly (ImageBind); "
+        "None: the profile served none",
+    )
+
+    def listened(self, to: str) -> MusicSimilarity | None:
+        """The score picture-music or track-music: ImageBind's cosine, where it was served (Art2Mus, IBSc)."""
+        for each in self.similarities:
+            if (each.to, each.space) == (to, self.listening_space):
+                return each
+        return None
 
 
 class PairChange(BaseModel):

@@ -28,6 +28,7 @@ from schemas.records import (
     DEFAULT_SECONDS,
     DeadLetter,
     ExhibitionSettings,
+    MusicRecord,
     MusicRequest,
     PairChange,
     PairingRevision,
@@ -36,7 +37,7 @@ from schemas.records import (
 )
 from streams.items import Publish, unreadable
 from streams.runner import Delivery
-from workers.compose import CAPABILITY, Gone, Place, Question, Studio
+from workers.compose import Gone, NoComposer, NoSuchComposer, Place, Question, Studio
 from workers.contract import Tools
 from workers.models import Models
 
@@ -83,16 +84,31 @@ class Asker:
 
         Pieces that are there, were deleted by a person or are set aside are not asked for.
         """
-        if settings.music != "always" or self._studio.version is None:
+        if settings.music != "always":
+            return []
+        try:
+            composers = self._studio.composers_for(settings)
+        except NoComposer:
+            return []
+        except NoSuchComposer as reason:
+            log.warning("compose: the exhibition %s wants a composer that is not served: %s", settings.name, reason)
             return []
         events: list[Event] = []
         for artwork, track in hung.items():
+            events += await self._for_picture(settings, composers, artwork, track, trace)
+        return events
+
+    async def _for_picture(
+        self, settings: ExhibitionSettings, composers: Sequence[str], artwork: str, track: str, trace: str
+    ) -> list[Event]:
+        events: list[Event] = []
+        for composer in composers:
             try:
-                question = await self._studio.question(artwork, self._seconds)
+                question = await self._studio.question(artwork, self._seconds, composer=composer)
             except Refused as reason:
                 # Taken down or not understood at this moment; reconcile looks again.
                 log.info("compose: nothing is asked for %s: %s", artwork, reason)
-                continue
+                break
             state = await self._records.state(artwork)
             names = state.music.get((question.generation, question.piece), {})
             letter = (question.generation, question.revision.revision), compose_letter(question.piece)
@@ -115,6 +131,7 @@ class Asker:
             seconds=question.seconds,
             seed=question.seed,
             wishes=dict(question.wishes),
+            composer=question.composer,
             made=now(),
         )
         key, _ = await self._records.write_request(request)
@@ -127,6 +144,7 @@ class Asker:
             generation=question.generation,
             revision=question.revision.revision,
             piece=question.piece,
+            composer=question.composer,
             request=key,
         )
 
@@ -156,6 +174,8 @@ class ComposeHandler:
         self._publish = publish
         self._undo = undo
         self._asker = Asker(records, studio)
+        self._asked: str | None = None
+        """The model that was asked last: the one that a probe has to reach."""
 
     def alone(self, delivery: Delivery) -> bool:
         """Pieces come one at a time anyway."""
@@ -163,8 +183,8 @@ class ComposeHandler:
 
     async def probe(self) -> None:
         """Raise `Passing` until the composer answers again."""
-        if self._studio.version is not None:
-            await self._models.answers(CAPABILITY)
+        if self._asked is not None:
+            await self._models.answers(self._asked)
 
     async def handle(self, batch: Sequence[Delivery]) -> None:
         """See `streams.runner.Handler`."""
@@ -196,7 +216,10 @@ class ComposeHandler:
             return "dropped"
         names = state.music.get((event.generation, event.piece), {})
         if "record.json" in names:
-            await self._announce(event, piece_key(*place, "record.json"))
+            kept = await self._records.piece(*place)
+            if kept is None:
+                return "dropped"
+            await self._announce(event, kept, piece_key(*place, "record.json"))
             return "repeated"
         if "request.json" not in names or "deleted.json" in names:
             return "dropped"
@@ -208,7 +231,9 @@ class ComposeHandler:
             await self._records.delete_piece(*place, mark=False)
             return "dropped"
         try:
-            question = await self._studio.question(event.item, request.seconds, request.seed, request.wishes)
+            question = await self._studio.question(
+                event.item, request.seconds, request.seed, request.wishes, request.composer
+            )
         except Refused as reason:
             raise Lasting(str(reason), "`promenade dead-letters retry` asks again.") from None
         if question.piece != event.piece:
@@ -231,6 +256,7 @@ class ComposeHandler:
         return settings is not None and settings.music == "never"
 
     async def _compose(self, event: MusicRequested, request: MusicRequest, question: Question) -> None:
+        self._asked = question.model
         queued = (now() - request.made).total_seconds()
         MUSIC_QUEUE_SECONDS.labels(BACKGROUND).observe(max(0.0, queued))
         for attempt in range(1, TRIES + 1):
@@ -248,7 +274,7 @@ class ComposeHandler:
                 raise
         try:
             place = Place(request.exhibition, request.track)
-            _, key = await self._studio.keep(
+            record, key = await self._studio.keep(
                 question, spool, made, asked=BACKGROUND, place=place, queue_seconds=queued
             )
         finally:
@@ -256,10 +282,10 @@ class ComposeHandler:
         MUSIC_FIRST_SECONDS.labels(BACKGROUND).observe(made.first_chunk_seconds)
         MUSIC_REAL_TIME.labels(BACKGROUND).observe(made.compose_seconds / spool.seconds)
         MUSIC_PIECES.labels(BACKGROUND, "kept").inc()
-        await self._announce(event, key)
+        await self._announce(event, record, key)
 
-    async def _announce(self, event: MusicRequested, key: str) -> None:
-        await self._publish([composed(event.item, (event.generation, event.revision), event.piece, key, event.trace)])
+    async def _announce(self, event: MusicRequested, record: MusicRecord, key: str) -> None:
+        await self._publish([MusicComposed.of(record, key, event.trace)])
 
     async def _take_back(self, event: MusicRequested, gone: Gone) -> str:
         """Undo what was written of a piece that nobody may keep."""
@@ -308,13 +334,6 @@ class ComposeHandler:
         await self._fail(event, failure)
 
 
-def composed(item: str, version: tuple[int, int], piece: str, key: str, trace: str | None = None) -> MusicComposed:
-    """The event that says that a piece is complete."""
-    return MusicComposed(
-        trace=trace or new_trace(), item=item, generation=version[0], revision=version[1], piece=piece, result=key
-    )
-
-
 def requested(request: MusicRequest) -> MusicRequested:
     """The event that announces a request again."""
     return MusicRequested(
@@ -323,5 +342,6 @@ def requested(request: MusicRequest) -> MusicRequested:
         generation=request.generation,
         revision=request.revision,
         piece=request.piece,
+        composer=request.composer,
         request=piece_key(request.artwork, request.generation, request.piece, "request.json"),
     )

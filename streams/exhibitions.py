@@ -17,7 +17,7 @@ from schemas.events import Event, ItemEvent, PairingCommand, new_trace
 from schemas.failures import Refused
 from schemas.media import Kind, split_item_id
 from schemas.profile import Profile
-from schemas.records import ExhibitionSettings, Revision, Stage, now
+from schemas.records import EVERY_COMPOSER, ExhibitionSettings, Revision, Stage, now
 from streams.items import Publish
 from streams.pairing import wants
 from workers.pair import PairingState, check_settings, read_state
@@ -114,6 +114,12 @@ def check(settings: ExhibitionSettings, profile: Profile) -> None:
         space = pairing_space(settings.space, settings.mix)
     except ValueError as error:
         raise Refused(f"{error}.") from None
+    composers = profile.served_composers()
+    if settings.composer not in (None, EVERY_COMPOSER, *composers):
+        raise Refused(
+            f"the profile {profile.name!r} serves no composer {settings.composer!r}; "
+            f"there are {', '.join(composers) or 'none'}."
+        )
     both = {space.name for space in profile.all_spaces() if set(space.kinds) == set(Kind)} | set(EMOTION_NAMES)
     forms = {kind: {each.name for each in profile.all_spaces() if kind in each.kinds} for kind in Kind}
     for component in space.components:

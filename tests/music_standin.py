@@ -39,6 +39,9 @@ from workers.compose import Studio
 from workers.contract import Array, Tools
 from workers.spool import RATE
 
+SECOND = "compose_second"
+"""The same stand-in once more, as a second composer of the embedded stack's profile."""
+
 CONFIGURATION = """
 name: "compose_music"
 backend: "python"
@@ -141,20 +144,23 @@ def repository(folder: Path, others: bool = True) -> Path:
         for path in REPOSITORY.glob("*/config.pbtxt"):
             if path.parent.name != "compose_music":
                 (folder / path.parent.name).symlink_to(path.parent)
-    version = folder / "compose_music" / "1"
-    version.mkdir(parents=True)
-    (version.parent / "config.pbtxt").write_text(CONFIGURATION)
-    (version / "model.py").write_text(STANDIN)
+    for name in ("compose_music", *([SECOND] if others else [])):
+        version = folder / name / "1"
+        version.mkdir(parents=True)
+        (version.parent / "config.pbtxt").write_text(CONFIGURATION.replace('"compose_music"', f'"{name}"'))
+        (version / "model.py").write_text(STANDIN)
     return folder
 
 
 def profile(folder: Path) -> Path:
-    """The edge profile with the stand-in composer, beside a repository of the same name, as the stack wants them."""
+    """The edge profile with the stand-in as both its composers, beside a repository of the same name."""
     repository(folder / "edge")
     text = (REPOSITORY.parent / "edge.toml").read_text()
     lines = [line for line in text.splitlines() if not line.startswith("compose_music")]
     place = lines.index("[models]") + 1
-    lines.insert(place, 'compose_music = { version = "stand-in 1", reads = ["measurements"] }')
+    for name in (SECOND, "compose_music"):
+        lines.insert(place, f'{name} = {{ version = "stand-in 1", reads = ["measurements"] }}')
+    lines.insert(lines.index("[composers]") + 2, f'second = "{SECOND}"')
     (folder / "edge.toml").write_text("\n".join(lines) + "\n")
     for built in REPOSITORY.parent.glob("edge.built.json"):
         shutil.copy(built, folder / built.name)

@@ -107,6 +107,28 @@ def test_a_person_composes_finds_and_deletes(house: House, pairs: list[dict[str,
     assert "no pieces begin" in house("music", "show", record["piece"], expect=(1,)).err
 
 
+def test_every_composer_side_by_side(house: House, pairs: list[dict[str, Any]], tmp_path: Path) -> None:
+    artwork = pairs[1]["artwork"]["id"]
+    asked = ("compose", artwork, "--composer", "all", "--seconds", "5")
+    made = house.json(*asked, "--out", str(tmp_path / "piece.wav"))
+    assert [each["composer"] for each in made] == ["edge", "second"]
+    assert len({each["piece"] for each in made}) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["piece-edge.wav", "piece-second.wav"]
+    said = house(*asked).out
+    assert all(each["piece"] in said and each["composer"] in said for each in made)
+    assert house.json("compose", artwork, "--composer", "second", "--seconds", "5")["piece"] == made[1]["piece"]
+    assert "there are edge, second" in house("compose", artwork, "--composer", "third", expect=(1,)).err
+    # Where one composer refuses what another makes, the others are heard all the same; here both refuse.
+    refused = house("compose", artwork, "--composer", "all", "--wish", "smell=roses", expect=(1,)).err
+    assert "edge: " in refused and "second: " in refused
+    assert house.json("exhibition", "change", "default", "--composer", "second")["composer"] == "second"
+    assert "by second" in house("exhibition", "show", "default").out
+    assert house.json("exhibition", "change", "default", "--composer", "none")["composer"] is None
+    assert "no composer 'third'" in house("exhibition", "change", "default", "--composer", "third", expect=(1,)).err
+    for each in made:
+        house("music", "delete", each["piece"])
+
+
 def test_what_cannot_be_composed_is_said_in_plain_words(house: House, pairs: list[dict[str, Any]]) -> None:
     artwork, track = pairs[0]["artwork"]["id"], pairs[0]["track"]["id"]
     for arguments, words in (

@@ -194,7 +194,7 @@ async def test_a_background_piece_may_be_asked_for_by_a_person(studio_world: Mus
         assert record["asked"] == "background"
         listed = (await client.get("/api/music", params={"artwork": artwork})).json()
         assert [each["piece"] for each in listed["pieces"]] == [record["piece"]]
-        assert listed["composer"] == "stand-in 1" and listed["waiting"] == []
+        assert listed["composers"] == {"edge": "stand-in 1"} and listed["waiting"] == []
 
 
 # -- ending ------------------------------------------------------------------------------------------------

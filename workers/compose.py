@@ -1,8 +1,8 @@
 """Music for a picture: what is asked, its composing into a spool, and what is kept of it.
 
 Used twice: by the compose stage for pieces that are wanted in the background, and by the web process for a person
-who waits. A piece is named by its question (picture, its revision and results, seconds, seed, wishes, composer's
-version), and the composer answers the same question with the same samples; so whoever is first writes the record,
+who waits. A piece is named by its question (picture, its revision and results, seconds, seed, wishes, composer and
+its version), and a composer answers the same question with the same samples; so whoever is first writes the record,
 and whoever comes later finds it. The record is written last: a piece that has one is complete. When to ask, what to
 announce, and how trouble is met, is left to the callers.
 """
@@ -25,6 +25,8 @@ from schemas.failures import Lasting, Passing, Refused
 from schemas.media import WHOLE, Kind, MediaFacts, digest_of, item_id, split_item_id
 from schemas.records import (
     DEFAULT_SECONDS,
+    EDGE_COMPOSER,
+    EVERY_COMPOSER,
     HIGHEST_SEED,
     LONGEST_PIECE,
     SHORTEST_PIECE,
@@ -48,16 +50,15 @@ from workers import caption, embed, score
 from workers.contract import Array, Job, Outcome, StageWork, Tools
 from workers.feelings import feeling_words
 from workers.index import vectors_of
-from workers.models import Models
+from workers.models import Models, unpack
 from workers.pair import Log, read_state
 from workers.pairing.similarity import UNITS, Measure, Units, measure_for
 from workers.spool import Spool
 
 log = logging.getLogger(__name__)
 
-CAPABILITY: Final = "compose_music"
 STALL_SECONDS: Final = 20.0
-"""A living composer that is silent for so long while a person waits is given up."""
+"""A living composer that says nothing for so long while a person waits is given up."""
 BACKGROUND_STALL_SECONDS: Final = 1800.0
 """Background pieces wait for live ones, of which several may follow each other."""
 
@@ -73,6 +74,10 @@ _MOST_WISHES: Final = 10
 
 class NoComposer(Refused):
     """The profile serves no composer."""
+
+
+class NoSuchComposer(Refused):
+    """The profile serves composers, but none of that name."""
 
 
 class Unknown(Refused):
@@ -136,6 +141,9 @@ class Question:
     seconds: float
     seed: int
     wishes: Mapping[str, Wish]
+    composer: str
+    model: str
+    """The composer's."""
     piece: str
 
     @property
@@ -157,7 +165,8 @@ class Question:
     def tags(self) -> dict[str, str]:
         """For the sound files; see `workers.spool.wav_header`."""
         by = self.revision.catalogue.artist
-        comment = f"for the picture {self.artwork}{f' by {by}' if by else ''}; seed {self.seed}; piece {self.piece}"
+        comment = f"for the picture {self.artwork}{f' by {by}' if by else ''}; seed {self.seed}; "
+        comment += f"composer {self.composer}; piece {self.piece}"
         return {"INAM": self.title, "IART": "Promenade", "ICMT": comment, "ISFT": "Promenade"}
 
 
@@ -221,10 +230,38 @@ class Studio:
         self._backdrops: dict[str, _Backdrop] = {}
 
     @property
-    def version(self) -> str | None:
-        """The composer's version; None where the profile serves none."""
-        entry = self._tools.profile.models.get(CAPABILITY)
-        return None if entry is None else entry.version
+    def composers(self) -> dict[str, str]:
+        """Composer -> its version, the default one first; none where the profile serves none."""
+        profile = self._tools.profile
+        return {name: profile.version(model) for name, model in profile.served_composers().items()}
+
+    def composer(self, name: str | None = None) -> str:
+        """The composer of that name; None: the default one.
+
+        Raises:
+            NoComposer: the profile serves none.
+            NoSuchComposer: none of that name.
+        """
+        known = self.composers
+        if not known:
+            raise NoComposer(
+                f"no music can be composed: the profile {self._tools.profile.name!r} serves no composer."
+            )
+        if name is None:
+            return next(iter(known))
+        if name not in known:
+            raise NoSuchComposer(f"there is no composer {name[:40]!r} here; there are {', '.join(known)}.")
+        return name
+
+    def composers_for(self, settings: ExhibitionSettings) -> list[str]:
+        """Who composes for a wall.
+
+        Raises:
+            NoComposer, NoSuchComposer: as `composer`.
+        """
+        if settings.composer == EVERY_COMPOSER:
+            return list(self.composers)
+        return [self.composer(settings.composer)]
 
     # -- asking --------------------------------------------------------------------------------------------
 
@@ -234,17 +271,15 @@ class Studio:
         seconds: float = DEFAULT_SECONDS,
         seed: int = 0,
         wishes: Mapping[str, Any] | None = None,
+        composer: str | None = None,
     ) -> Question:
-        """The question about a picture as it is known now.
+        """The question about a picture as it is known now, to a composer (None: the profile's first one).
 
         Raises:
             NoComposer: the profile serves none.
-            Refused: no such picture, not understood yet, or asked for what cannot be.
+            Refused: no such picture, not understood yet, no such composer, or asked for what cannot be.
         """
-        if self.version is None:
-            raise NoComposer(
-                f"no music can be composed: the profile {self._tools.profile.name!r} serves no {CAPABILITY}."
-            )
+        who = self.composer(composer)
         try:
             kind, digest = split_item_id(artwork)
         except ValueError as error:
@@ -271,13 +306,16 @@ class Studio:
             "seconds": round(float(seconds), 3),
             "seed": seed,
             "wishes": wanted,
-            "composer": [self._tools.profile.name, self.version],
+            # The first composer's pieces were named before there were others, and keep their names.
+            "composer": [self._tools.profile.name, self.composers[who], *([] if who == EDGE_COMPOSER else [who])],
         }
         return Question(
             revision=revision,
             said=said,
             score=scored,
             vectors=vectors_of(Kind.ARTWORK, results, self._tools.profile),
+            composer=who,
+            model=self._tools.profile.composers[who],
             seconds=round(float(seconds), 3),
             seed=seed,
             wishes=wanted,
@@ -322,8 +360,10 @@ class Studio:
         first: float | None = None
         report: dict[str, Any] | None = None
         chunks = self._models.compose(
+            question.model,
             question.score,
             question.said,
+            self._shown(question),
             seconds=question.seconds,
             seed=question.seed,
             wishes=question.wishes,
@@ -336,8 +376,9 @@ class Studio:
                 if len(chunk.samples):
                     spool.write(chunk.samples)
                     first = time.monotonic() - begun if first is None else first
+                if chunk.alive:
                     quiet_since = time.monotonic()
-                elif live and chunk.report is None and time.monotonic() - quiet_since > STALL_SECONDS:
+                elif live and time.monotonic() - quiet_since > STALL_SECONDS:
                     raise Passing("model server", f"the composer was silent for {STALL_SECONDS:.0f} s")
                 report = chunk.report if chunk.report is not None else report
                 if time.monotonic() - looked > _CHECK_SECONDS:
@@ -353,6 +394,22 @@ class Studio:
             raise Lasting("the composer answered without any sound.", "See the model server's log.")
         spool.finish()
         return Made(report, first, time.monotonic() - begun)
+
+    def _shown(self, question: Question) -> Array:
+        """The picture's vector as composers are handed it.
+
+        Raises:
+            Lasting: the picture has none in that space.
+        """
+        space = self._tools.profile.composer_space
+        if space is None:
+            return unpack(question.said.tag_vector)
+        if space not in question.vectors:
+            raise Lasting(
+                f"the picture has no vector in {space}, which composers are handed.",
+                "It was embedded under another profile; reconcile embeds it again.",
+            )
+        return question.vectors[space]
 
     # -- keeping -------------------------------------------------------------------------------------------
 
@@ -407,6 +464,7 @@ class Studio:
                 "asked_seconds": question.seconds,
                 "seed": question.seed,
                 "wishes": dict(question.wishes),
+                "composer": question.composer,
                 "asked": asked,
                 "report": made.report,
                 "sizes": {"wav": spool.size, "ogg": ogg_size},
@@ -415,13 +473,14 @@ class Studio:
                 "compose_seconds": round(made.compose_seconds, 4),
                 "real_time_factor": round(made.compose_seconds / max(spool.seconds, 1e-3), 5),
                 "provenance": Provenance(
-                    models={CAPABILITY: profile.version(CAPABILITY), **listeners},
+                    models={question.model: profile.version(question.model), **listeners},
                     profile=profile.name,
                     made=now(),
                     seconds=round(made.compose_seconds + time.monotonic() - started, 4),
                 ),
                 "feelings": feelings,
                 "similarities": similarities,
+                "listening_space": profile.listening_space() if similarities else None,
             }
         )
         key, written = await self._shelf.write_piece(record)

@@ -40,6 +40,8 @@ class MusicChunk:
 
     samples: Array
     report: dict[str, Any] | None
+    alive: bool = True
+    """False where the composer said nothing, and only was found alive: silence that may come to an end by itself."""
 
 
 _SILENCE: Final = np.zeros((0, 2), np.float32)
@@ -191,8 +193,10 @@ class Models:
 
     async def compose(
         self,
+        model: str,
         score: ScoreBody,
         said: CaptionBody,
+        vector: Array,
         *,
         seconds: float,
         seed: int,
@@ -206,24 +210,26 @@ class Models:
         alive. (The server never ends the answer of a model whose process died.)
 
         Args:
+            model: of the composer (`Profile.composers`).
             score, said: results of the picture.
+            vector: the picture's, in the profile's `composer_space`.
             live: a person waits; background requests wait for live ones between chunks.
             stall_seconds: silence after which it is given up although the model lives.
 
         Yields:
-            Chunks of sound; the last one has the report.
+            Chunks of sound; the last one has the report. A composer that works for long before it can be heard
+            sends chunks without sound meanwhile.
 
         Raises:
             Passing: the model is away, or its process died.
             Lasting: the model refuses the question, or its answer is not what was agreed.
         """
-        model = "compose_music"
         inputs: dict[str, Array] = {
             "RGB": np.asarray(score.rgb, np.float32),
             "VA": np.asarray(score.va, np.float32),
             "MEASUREMENTS": _bytes([json.dumps(each) for each in said.measurements])[:, 0],
             "TEXTS": _bytes(said.texts)[:, 0],
-            "VECTOR": unpack(said.tag_vector),
+            "VECTOR": np.asarray(vector, np.float32),
             "SECONDS": np.array([seconds], np.float32),
             "SEED": np.array([seed], np.int64),
             "WISHES": _bytes([json.dumps(dict(wishes))])[:, 0],
@@ -241,7 +247,7 @@ class Models:
                         await self.answers(model)
                     except Passing as trouble:
                         raise Passing(trouble.part, trouble.reason, suspect=True) from None
-                    yield MusicChunk(_SILENCE, None)
+                    yield MusicChunk(_SILENCE, None, alive=False)
                     continue
                 finished, following = following, None
                 answer = finished.result()
