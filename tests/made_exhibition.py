@@ -157,9 +157,19 @@ async def hang(
 
 
 async def put_piece(
-    records: Records, artwork: str, track: str | None, number: int = 1, title: str = "Night music"
+    records: Records,
+    artwork: str,
+    track: str | None,
+    number: int = 1,
+    title: str = "Night music",
+    composer: str = "edge",
+    scores: tuple[float, float] | None = None,
 ) -> MusicRecord:
-    """A piece of music for a picture, with its sound."""
+    """A piece of music for a picture, with its sound.
+
+    Args:
+        scores: ImageBind's, of picture and piece and of track and piece; None: that space is not served.
+    """
     piece = f"{artwork.split('-')[1][:8]}{number:012x}"
     content = sound_bytes("OGG", 330.0)
     await records.objects.put(piece_key(artwork, 0, piece, "piece.ogg"), content)
@@ -173,6 +183,7 @@ async def put_piece(
         seconds=SECONDS,
         asked_seconds=5.0,
         seed=7,
+        composer=composer,
         asked="live",
         report={
             "key": "D",
@@ -189,7 +200,15 @@ async def put_piece(
         similarities=(
             MusicSimilarity(to="picture", space="rgb15", similarity=0.97, chance=0.91, percentile=88.0),
             MusicSimilarity(to="track", space="va", similarity=0.7),
+            *(
+                MusicSimilarity(
+                    to=to, space="imagebind-1", similarity=scores[place], chance=0.04 + 0.1 * place, percentile=61.0
+                )
+                for place, to in enumerate(("picture", "track"))
+                if scores is not None
+            ),
         ),
+        listening_space=None if scores is None else "imagebind-1",
     )
     await records.write_piece(record)
     return record

@@ -224,6 +224,32 @@ async def test_a_composed_piece_is_shown_with_its_player(records: Records, tmp_p
     assert len(page.of("audio")) == 4
 
 
+async def test_composers_stand_side_by_side(records: Records, tmp_path: Path) -> None:
+    pairs = await three_pairs(records)
+    artwork, track = pairs[1]
+    await put_piece(records, artwork, track, number=1, scores=(0.05, 0.21))
+    await put_piece(records, artwork, None, number=2, composer="art2mus", title="For another wall", scores=(0.9, 0.9))
+    await put_piece(records, artwork, track, number=3, composer="art2mus", scores=(0.083, 0.19))
+    await put_piece(records, artwork, track, number=4, composer="mozarts-touch", scores=(0.061, 0.174))
+    html = await page_of(records, tmp_path)
+    page = read(html)
+    assert "Three composers" in page.text and "ImageBind, which looks and hears" in page.text
+    names = ("Art2Mus", "Mozart’s Touch", "The edge composer")
+    assert all(name in page.text for name in names)
+    assert [each["aria-label"] for each in page.of("section") if each.get("aria-label") in names] == [
+        "Art2Mus",
+        "The edge composer",
+        "Mozart’s Touch",
+    ]
+    assert len(page.of("audio")) == 3 + 3, "each composer's piece beside the three tracks"
+    for figure in ("0.083", "0.190", "0.050", "0.210", "0.061", "0.174"):
+        assert f">{figure}</data> ({'0.040' if float(figure) < 0.1 else '0.140'} by chance, beats 61 %)" in html
+    assert ">0.900</data>" not in html, "a piece for this wall goes before one for another"
+    assert len(page.of("svg", "scale")) == 6
+    levels = [int(name[1]) for name, _ in page.elements if re.fullmatch(r"h[1-6]", name)]
+    assert all(later - earlier <= 1 for earlier, later in pairwise(levels))
+
+
 async def test_sound_is_embedded_beside_or_left_out(records: Records, tmp_path: Path) -> None:
     pairs = await three_pairs(records)
     piece = await put_piece(records, *pairs[0])

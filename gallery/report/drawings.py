@@ -16,6 +16,7 @@ from gallery.report.markup import Safe, element, joined
 from gallery.report.pictures import Shown
 from gallery.views import PairsView, SideView, SimilaritySpread
 from schemas.media import Kind, split_item_id
+from schemas.records import MusicSimilarity
 from workers.feelings import BOUNDS, FIELDS
 
 FEW: Final = 40
@@ -177,6 +178,26 @@ def beside_chance(each: Hanging, possible: SimilaritySpread, view: PairsView) ->
     drawn.append(element("line", x1=0, x2=400, y1=60, y2=60, class_="ground"))
     return element(
         "svg", drawn, class_="spark", viewBox="0 -1 400 62", preserveAspectRatio="none", aria_hidden="true"
+    )
+
+
+def scale(one: MusicSimilarity, others: Sequence[MusicSimilarity]) -> Safe:
+    """How near one piece comes, on a scale that holds all the pieces beside it and what chance gives."""
+    values = [value for each in others for value in (each.similarity, each.chance) if value is not None]
+    low, high = min(values), max(values)
+    margin = 0.08 * (high - low) or 0.01
+
+    def across(value: float) -> str:
+        return _figure(400 * (value - low + margin) / (high - low + 2 * margin))
+
+    drawn = [element("line", x1=0, x2=400, y1=14, y2=14, class_="ground")]
+    if one.chance is not None:
+        place = across(one.chance)
+        drawn.append(element("line", x1=place, x2=place, y1=2, y2=14, class_="chance"))
+    place = across(one.similarity)
+    drawn.append(element("line", x1=place, x2=place, y1=0, y2=14, class_="here"))
+    return element(
+        "svg", drawn, class_="scale", viewBox="0 -1 400 16", preserveAspectRatio="none", aria_hidden="true"
     )
 
 

@@ -92,6 +92,14 @@ class Half:
 
 
 @dataclass(slots=True)
+class Composed:
+    """One composer's piece for a picture."""
+
+    record: MusicRecord
+    sound: Sound | None = None
+
+
+@dataclass(slots=True)
 class Hanging:
     """A pair on the wall with everything that is shown of it."""
 
@@ -102,8 +110,8 @@ class Hanging:
     picture: Shown | None = None
     thumbnail: Shown | None = None
     track_sound: Sound | None = None
-    piece: MusicRecord | None = None
-    piece_sound: Sound | None = None
+    composed: list[Composed] = field(default_factory=list)
+    """A piece of each composer that made one for this picture, by the composers' names."""
 
 
 @dataclass(slots=True)
@@ -121,7 +129,7 @@ class Gathered:
     @property
     def pieces(self) -> int:
         """Pieces that were composed for the pictures shown."""
-        return sum(1 for each in self.hanging if each.piece is not None)
+        return sum(len(each.composed) for each in self.hanging)
 
 
 async def gather(
@@ -150,7 +158,7 @@ async def gather(
     pairs = wall.pairs.pairs
     total = 2 * len(pairs)
     halves: dict[str, Half] = {}
-    pieces: dict[str, MusicRecord] = {}
+    pieces: dict[str, list[MusicRecord]] = {}
     done = 0
     turns = asyncio.Semaphore(_AT_ONCE)
 
@@ -163,22 +171,26 @@ async def gather(
         async with turns:
             for side in (pair.artwork, pair.track):
                 halves[side.id] = await _half(records, side)
-            piece = await _piece(records, pair)
-            if piece is not None:
-                pieces[pair.artwork.id] = piece
+            pieces[pair.artwork.id] = await _pieces(records, pair)
         count()
 
     await asyncio.gather(*(read(pair) for pair in pairs))
     if audio is None:
         size = sum(
             _expected_bytes(halves[pair.track.id].media)
-            + (pieces[pair.artwork.id].sizes.get("ogg", 0) if pair.artwork.id in pieces else 0)
+            + sum(piece.sizes.get("ogg", 0) for piece in pieces[pair.artwork.id])
             for pair in pairs
         )
         audio = "embed" if len(pairs) <= EMBEDDED_PAIRS and size <= EMBEDDED_BYTES else "beside"
     found = Gathered(wall, audio)
     found.hanging = [
-        Hanging(place, pair, halves[pair.artwork.id], halves[pair.track.id], piece=pieces.get(pair.artwork.id))
+        Hanging(
+            place,
+            pair,
+            halves[pair.artwork.id],
+            halves[pair.track.id],
+            composed=[Composed(piece) for piece in pieces[pair.artwork.id]],
+        )
         for place, pair in enumerate(pairs, 1)
     ]
     side, quality = size_for(len(pairs))
@@ -194,8 +206,8 @@ async def gather(
             each.picture, each.thumbnail = await _pictures(records, each.artwork.side.id, side, quality)
             if audio != "none":
                 each.track_sound = await _track_sound(records, each.track, pool, kept)
-                if each.piece is not None:
-                    each.piece_sound = await _piece_sound(records, each.piece, kept)
+                for composed in each.composed:
+                    composed.sound = await _piece_sound(records, composed.record, kept)
         count()
 
     await asyncio.gather(*(dress(each) for each in found.hanging))
@@ -254,10 +266,14 @@ def _palette(measured: Mapping[str, Any]) -> tuple[Colour, ...]:
     return tuple(colours)
 
 
-async def _piece(records: Records, pair: PairView) -> MusicRecord | None:
-    """The newest piece for a picture, before others one that was composed beside the present track."""
-    pieces = await records.pieces(pair.artwork.id)
-    return next((piece for piece in pieces if piece.track == pair.track.id), pieces[0] if pieces else None)
+async def _pieces(records: Records, pair: PairView) -> list[MusicRecord]:
+    """Each composer's newest piece for a picture, before others one that was composed beside the present track."""
+    found: dict[str, MusicRecord] = {}
+    for piece in await records.pieces(pair.artwork.id):
+        held = found.get(piece.composer)
+        if held is None or (held.track != pair.track.id == piece.track):
+            found[piece.composer] = piece
+    return [found[name] for name in sorted(found)]
 
 
 async def _pictures(records: Records, item: str, side: int | None, quality: int) -> tuple[Shown | None, Shown | None]:

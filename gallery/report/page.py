@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from importlib import resources
 from typing import Any, Final
 
 from gallery.report import drawings, words
-from gallery.report.gathering import Gathered, Half, Hanging, Sound
+from gallery.report.gathering import Composed, Gathered, Half, Hanging, Sound
 from gallery.report.markup import Child, Safe, element, joined, title_of
 from gallery.views import SideView
 from schemas.media import WHOLE, Kind, split_item_id
-from schemas.records import MusicRecord
+from schemas.records import MusicRecord, MusicSimilarity
 
 TINY: Final = 400
 """A picture whose longer side has fewer pixels is shown at its own size, others as large as there is room."""
@@ -221,10 +221,11 @@ def _pair(each: Hanging, page: Gathered) -> Safe:
             _colours(Kind.ARTWORK, artwork),
             _track(each, page),
             _similarity(each, page),
-            _piece(each, page) if each.piece is not None else None,
+            _piece(each, each.composed[0], page) if len(each.composed) == 1 else None,
             _seen_and_heard(each),
             class_="label-text",
         ),
+        _side_by_side(each, page) if len(each.composed) > 1 else None,
         class_="pair",
         id=name,
         aria_labelledby=f"{name}-title",
@@ -309,9 +310,8 @@ def _track(each: Hanging, page: Gathered) -> Safe:
     )
 
 
-def _piece(each: Hanging, page: Gathered) -> Safe:
-    piece = each.piece
-    assert piece is not None
+def _piece(each: Hanging, composed: Composed, page: Gathered) -> Safe:
+    piece = composed.record
     title = piece.title or f"Music for {each.pair.artwork.title}"
     near = _nearness_words(piece, page)
     return element(
@@ -320,11 +320,70 @@ def _piece(each: Hanging, page: Gathered) -> Safe:
         element("h4", title_of(title)),
         _feeling(piece.feelings.words) if piece.feelings is not None else None,
         element("p", _piece_words(piece), class_="small-print"),
-        _player(each.piece_sound, title, page),
+        _player(composed.sound, title, page),
         element("p", near, class_="small-print") if near else None,
         _nearness(piece),
         class_="heard",
         aria_label="The composed piece",
+    )
+
+
+def _side_by_side(each: Hanging, page: Gathered) -> Safe:
+    """Pieces of several composers for one picture, each with its sound and how near it came, on common scales."""
+    records = [composed.record for composed in each.composed]
+    space = next((record.listening_space for record in records if record.listening_space), page.wall.pairs.space)
+    near: dict[tuple[str, str], MusicSimilarity] = {
+        (record.piece, similarity.to): similarity
+        for record in records
+        for similarity in record.similarities
+        if similarity.space == space
+    }
+    return element(
+        "section",
+        element("p", "composed for this picture", class_="kicker"),
+        element("h4", words.many(len(records), "composer").capitalize()),
+        element("p", words.nearness_words(space, bool(near)), class_="small-print"),
+        element("div", (_column(each, composed, near, page) for composed in each.composed), class_="composers"),
+        class_="side-by-side",
+        aria_label="Composers side by side",
+    )
+
+
+def _column(
+    each: Hanging, composed: Composed, near: Mapping[tuple[str, str], MusicSimilarity], page: Gathered
+) -> Safe:
+    piece = composed.record
+    name = words.composer_words(piece.composer)
+    asked = piece.report.get("prompt")
+    scales = []
+    for to, said in (("picture", "to the picture"), ("track", "to the track")):
+        similarity = near.get((piece.piece, to))
+        if similarity is None:
+            continue
+        others = [other for (_, side), other in near.items() if side == to]
+        beats = "" if similarity.percentile is None else f", {words.beats(similarity.percentile)}"
+        scales.append(
+            element(
+                "div",
+                element("dt", said),
+                element(
+                    "dd",
+                    element("data", f"{similarity.similarity:.3f}", value=f"{similarity.similarity:.6f}"),
+                    "" if similarity.chance is None else f" ({similarity.chance:.3f} by chance{beats})",
+                    drawings.scale(similarity, others),
+                ),
+            )
+        )
+    return element(
+        "section",
+        element("h5", name),
+        _feeling(piece.feelings.words) if piece.feelings is not None else None,
+        element("p", _piece_words(piece), class_="small-print"),
+        element("p", "asked for as: ", element("q", str(asked)), class_="small-print") if asked else None,
+        _player(composed.sound, f"{piece.title or each.pair.artwork.title}, {name}", page),
+        element("dl", scales, class_="scales") if scales else None,
+        _nearness(piece),
+        aria_label=name,
     )
 
 

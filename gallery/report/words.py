@@ -33,6 +33,31 @@ _MUSIC: Final = {
 }
 
 
+_COMPOSERS: Final = {
+    "edge": "the edge composer",
+    "art2mus": "Art2Mus",
+    "mozarts-touch": "Mozart’s Touch",
+    "mmva": "MMVA",
+}
+
+
+def composer_words(name: str) -> str:
+    """Who composed, as a heading."""
+    said = _COMPOSERS.get(name, name)
+    return said[:1].upper() + said[1:]
+
+
+def nearness_words(space: str, measured: bool) -> str:
+    """By what pieces of several composers are compared."""
+    if not measured:
+        return "The same picture, each in its own way."
+    by = "ImageBind, which looks and hears" if space.startswith("imagebind") else _one_space(space)
+    return (
+        f"The same picture, each in its own way; how near each comes is measured by {by}. "
+        "The dashed line is what any picture (or track) and any track reach on average."
+    )
+
+
 def number(count: int) -> str:
     """A count as it reads in a sentence: "nine", "21", "1,204"."""
     return _NUMBERS[count] if count < len(_NUMBERS) else f"{count:,}"
