@@ -128,7 +128,7 @@ def make_api(reach: Reach) -> FastAPI:
     @api.get("/api/status")
     async def status() -> StatusView:
         """How far everything is, counted from the records."""
-        return await status_view(reach.records)
+        return await status_view(reach.records, reach.profile)
 
     @api.get("/api/pairs")
     async def pairs(exhibition: str = DEFAULT_EXHIBITION, target: bool = False) -> PairsView:

@@ -19,8 +19,10 @@ from infra.progress import ITEM_STAGES, progress_of
 from infra.records import DEFAULT_EXHIBITION, Records, media_key, version_text
 from schemas.failures import Refused
 from schemas.media import WHOLE, Kind, parts_of, split_item_id
+from schemas.profile import Profile
 from schemas.records import (
     CaptionBody,
+    CaptionGate,
     ExhibitionSettings,
     PairingBasis,
     PairingConstants,
@@ -64,6 +66,11 @@ class StatusView(BaseModel):
     dead_letters: int
     pairs: dict[str, int] = Field(description="exhibition -> pairs of its target pairing")
     music: dict[str, int] = Field(default={}, description="pieces of music: kept, waiting, failed")
+    captions_gated: bool | None = Field(
+        default=None,
+        description="captions are scored, and asked for again where they are not good enough; None: the profile is "
+        "not at hand",
+    )
 
     @property
     def finished(self) -> bool:
@@ -185,6 +192,7 @@ class PartView(BaseModel):
     arousal: float | None
     feeling: str | None
     evidence: tuple[dict[str, Any], ...] = ()
+    gate: CaptionGate | None = Field(default=None, description="of the caption: what was tried; None: none served")
 
 
 class ItemView(BaseModel):
@@ -201,13 +209,18 @@ class ItemView(BaseModel):
     original: str = Field(description="object key of the original bytes")
     stages: dict[str, str] = Field(description="stage -> done, waiting, failed or not yet")
     parts: tuple[PartView, ...]
+    caption_threshold: float | None = Field(default=None, description="score that captions had to reach")
     provenance: dict[str, dict[str, Any]]
     partners: dict[str, str] = Field(description="exhibition -> id of the other half on its wall")
     failures: tuple[dict[str, str], ...]
 
 
-async def status_view(records: Records) -> StatusView:
-    """Count everything: one listing of the items and one of each exhibition's log."""
+async def status_view(records: Records, profile: Profile | None = None) -> StatusView:
+    """Count everything: one listing of the items and one of each exhibition's log.
+
+    Args:
+        profile: what is served, to say whether captions are gated.
+    """
     states = await records.all_states()
     progress = progress_of(states, now())
     stages = [
@@ -257,6 +270,7 @@ async def status_view(records: Records) -> StatusView:
                 stage.startswith(Stage.COMPOSE.value) for state in states if state.alive for _, stage in state.dead
             ),
         },
+        captions_gated=None if profile is None else profile.gates_captions,
     )
 
 
@@ -489,7 +503,9 @@ async def item_view(records: Records, item: str) -> ItemView:
     revision = await records.revision(item, state.latest)
     results = {stage: await records.newest_result(state, stage) for stage in ITEM_STAGES}
     said, score = results[Stage.CAPTION], results[Stage.SCORE]
-    texts = said.body.texts if said is not None and isinstance(said.body, CaptionBody) else ("",) * 5
+    captions = said.body if said is not None and isinstance(said.body, CaptionBody) else None
+    texts = captions.texts if captions is not None else ("",) * 5
+    gates = captions.gates if captions is not None else None
     scored = score.body if score is not None and isinstance(score.body, ScoreBody) else None
     parts = tuple(
         PartView(
@@ -500,6 +516,7 @@ async def item_view(records: Records, item: str) -> ItemView:
             arousal=round(scored.va[place][1], 3) if scored else None,
             feeling=feeling_words(scored.rgb[place], scored.va[place]) if scored else None,
             evidence=scored.evidence[place] if scored else (),
+            gate=gates.parts[place] if gates is not None else None,
         )
         for place, name in enumerate(parts_of(kind))
     )
@@ -531,6 +548,7 @@ async def item_view(records: Records, item: str) -> ItemView:
         original=media_key(item, state.latest[0]),
         stages=stages,
         parts=parts,
+        caption_threshold=gates.threshold if gates is not None else None,
         provenance={
             stage.value: result.provenance.model_dump(mode="json") for stage, result in results.items() if result
         },

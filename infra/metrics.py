@@ -128,6 +128,46 @@ class ServerStatistics(Collector):
 
 SERVER_STATISTICS: Final = ServerStatistics()
 REGISTRY.register(SERVER_STATISTICS)
+CAPTION_ATTEMPTS = Counter(
+    "promenade_caption_attempts_total",
+    "Captions of parts that were scored, by kind, attempt (1: the first one) and outcome (passed, below).",
+    ["kind", "attempt", "outcome"],
+)
+CAPTION_SCORE = Histogram(
+    "promenade_caption_score",
+    "Scores of captions (ICScore of pictures, ACScore of tracks), by attempt. Later attempts no better than the "
+    "first: asking again is of no use with this captioner.",
+    ["kind", "attempt"],
+    buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1),
+)
+CAPTION_REGENERATIONS = Counter(
+    "promenade_caption_regenerations_total",
+    "Captions that were asked for again because an earlier one was below the threshold.",
+    ["kind"],
+)
+CAPTIONS_KEPT = Counter(
+    "promenade_captions_kept_total",
+    "Parts by the caption that they kept: passed, below (the best of all attempts is below the threshold; many of "
+    "them: the captioner or the threshold is wrong), ungated (nothing to score it against).",
+    ["kind", "outcome"],
+)
+
+
+class CaptionMetrics:
+    """Counts what the gates of captions do, as `workers.contract.CaptionWatch` tells it."""
+
+    def attempted(self, kind: str, attempt: int, score: float, passed: bool) -> None:
+        """A caption of a part was scored; attempts count from 1."""
+        CAPTION_ATTEMPTS.labels(kind, str(attempt), "passed" if passed else "below").inc()
+        CAPTION_SCORE.labels(kind, str(attempt)).observe(score)
+        if attempt > 1:
+            CAPTION_REGENERATIONS.labels(kind).inc()
+
+    def kept(self, kind: str, outcome: str) -> None:
+        """A part has its caption."""
+        CAPTIONS_KEPT.labels(kind, outcome).inc()
+
+
 OBJECT_STORE_SECONDS = Histogram(
     "promenade_object_store_seconds", "Seconds of one call to the object store.", ["operation"], buckets=_FAST
 )

@@ -228,11 +228,17 @@ def status(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
     """Each part, each stage (done, waiting, failed, per second), items of each collection."""
     state = None if external() else stack_state(data.resolve())
     waiting = _ask_worker(data, "/api/waiting") if external() or (state is not None and state.alive) else None
+    profile: Profile | None = None
+    unreadable = ""
+    try:
+        profile = _profile(data)
+    except Refused as error:
+        unreadable = str(error)
 
     async def work() -> StatusView | str:
         try:
             async with reading(data, say, patient=False) as (_, records):
-                return await status_view(records)
+                return await status_view(records, profile)
         except Passing as trouble:
             return plain(trouble)
 
@@ -268,15 +274,11 @@ def status(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
         + "; music: "
         + ", ".join(f"{count} {name}" for name, count in view.music.items())
     )
-    try:
-        profile = _profile(data)
-        gated, composing = "score_caption" in profile.models, profile.served_composers()
-    except Refused as error:
-        say(str(error))
+    if profile is None:
+        say(unreadable)
         return
-    if not gated:
-        console.print("captions are not gated: this profile serves no score_caption")
-    if not composing:
+    console.print(display.gates_line(profile))
+    if not profile.served_composers():
         console.print("no music is composed: this profile serves no composer")
 
 

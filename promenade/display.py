@@ -12,6 +12,8 @@ from rich.text import Text
 
 from gallery.views import ExhibitionView, ItemView, PairsView, SideView, StatusView
 from promenade.supervisor import StackState
+from schemas.profile import Profile
+from schemas.records import CaptionGate
 from streams.ingest import Outcome, Report
 
 _PART_COLOURS = {"ready": "green", "stopped": "dim", "restarting": "red", "not answering": "red"}
@@ -191,6 +193,30 @@ def status_table(view: StatusView, waiting: Mapping[str, Any] | None) -> Table:
     return table
 
 
+def gates_line(profile: Profile) -> str:
+    """Whether captions go through gates, in words."""
+    if not profile.gates_captions:
+        return "captions are not gated: this profile serves no score_caption"
+    gates = profile.gates
+    if not gates.regenerations:
+        return f"captions are scored; below {gates.threshold:g} they are kept all the same"
+    return (
+        f"captions are gated: below {gates.threshold:g} they are asked for again, {gates.regenerations} times at most"
+    )
+
+
+def gate_line(gate: CaptionGate, threshold: float) -> str:
+    """What came of one caption at its gate, in words."""
+    if not gate.attempts:
+        return "caption not gated: nothing to score it against"
+    scores = gate.attempts[gate.kept].scores
+    parts = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in scores.parts.items())
+    outcome = "passed" if gate.passed else f"below {threshold:g}"
+    tried = f"attempt {gate.kept + 1} of {len(gate.attempts)}"
+    stopped = f"; not asked again: {gate.stopped}" if gate.stopped else ""
+    return f"caption scored {scores.score:.3f}{f' ({parts})' if parts else ''}, {outcome}, {tried}{stopped}"
+
+
 def collections_table(view: StatusView) -> Table:
     """Items of each collection."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -225,7 +251,9 @@ def show_item(console: Console, view: ItemView) -> None:
             heading.append("  ").append(swatch(part.rgb))
             heading.append(f"  valence {part.valence:.2f}  arousal {part.arousal:.2f}  {part.feeling}")
         console.print(heading)
-        console.print(part.caption)
+        console.print(part.caption, markup=False)
+        if part.gate is not None and view.caption_threshold is not None:
+            console.print(Text(gate_line(part.gate, view.caption_threshold), style="dim"))
         if part.evidence:
             carried = ", ".join(f"{each.get('what')} ({each.get('source')})" for each in part.evidence[:5])
             console.print(Text(f"carried by: {carried}", style="dim"))

@@ -23,6 +23,7 @@ from gallery.api import Reach, make_api
 from gallery.music import LiveMusic
 from infra.broker import Connection, Topics, reachable
 from infra.inference import Inference
+from infra.metrics import CaptionMetrics
 from infra.objects import Objects
 from infra.records import Records
 from infra.vectors import Vectors
@@ -145,7 +146,7 @@ class WorkerProcess:
     def _compose(self) -> Application:
         clients = self._clients
         records = clients.records
-        tools = Tools(clients.inference, clients.profile, self._vectors)
+        tools = Tools(clients.inference, clients.profile, self._vectors, CaptionMetrics())
         self._studio = Studio(records, tools, self.settings.data / "spool")
         asker = Asker(records, self._studio)
         withdraw = None if self._vectors is None else WithdrawHandler(records, self._vectors, self._publish)

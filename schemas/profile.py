@@ -25,6 +25,19 @@ class ModelEntry(BaseModel):
     )
 
 
+class Gates(BaseModel):
+    """When a caption is good enough, where the profile serves `score_caption` (ArtSound, section 3.2)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: float = Field(
+        default=0.80, ge=0, le=1, description="score from which on a caption passes; ArtSound's, for both kinds"
+    )
+    regenerations: int = Field(
+        default=3, ge=0, le=10, description="how often a caption that does not pass is asked for again, at most"
+    )
+
+
 class Profile(BaseModel):
     """A served set of models."""
 
@@ -34,6 +47,7 @@ class Profile(BaseModel):
     caption_space: str = Field(description="the joint space through text, where words find pictures and tracks")
     models: dict[str, ModelEntry]
     spaces: tuple[Space, ...]
+    gates: Gates = Gates()
     composers: dict[ComposerName, str] = Field(
         default={}, description="composer -> model with compose_music's tensors; the first one where nobody chooses"
     )
@@ -64,6 +78,11 @@ class Profile(BaseModel):
     def all_spaces(self) -> tuple[Space, ...]:
         """Emotion spaces first, then the profile's own."""
         return EMOTION_SPACES + self.spaces
+
+    @property
+    def gates_captions(self) -> bool:
+        """True when captions are scored, and asked for again where they are not good enough."""
+        return "score_caption" in self.models
 
     def version(self, capability: str) -> str:
         """The version of a served capability.

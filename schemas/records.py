@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from schemas.media import CollectionName, ComposerName, ItemId, Kind, MediaFacts, PieceId
 
@@ -135,6 +135,58 @@ class Phrase(BaseModel):
     confidence: float = Field(ge=0, le=1)
 
 
+class CaptionScores(BaseModel):
+    """How well a caption fits its part, as `score_caption` says (ArtSound, section 3.2, equations 1 and 2)."""
+
+    model_config = STORED
+
+    score: FiniteFloat = Field(description="ICScore of a picture, ACScore of a track; good ones are near 1")
+    parts: dict[str, FiniteFloat] = Field(
+        default={}, description="what the score was made of: clip_score, pac_score; rouge_1, bert_score"
+    )
+    truncated: bool = Field(default=False, description="some of the caption was not looked at")
+    sentences: int = Field(default=0, ge=0, description="that were scored one by one; 0: it was scored as a whole")
+    weakest: str = Field(default="", description="the sentence that fits least, where sentences were scored")
+
+
+class CaptionAttempt(BaseModel):
+    """One caption that was tried for a part."""
+
+    model_config = STORED
+
+    text: str
+    scores: CaptionScores
+    fault: str = Field(default="", description="why it did not pass, as the next prompt named it; empty: it passed")
+
+
+class CaptionGate(BaseModel):
+    """What was tried for one part, in order; the one with the highest score is kept."""
+
+    model_config = STORED
+
+    attempts: tuple[CaptionAttempt, ...] = Field(
+        description="empty: there was nothing to score the caption against, and it was kept as it came"
+    )
+    kept: int = Field(default=0, ge=0, description="place among the attempts, from 0")
+    passed: bool
+    stopped: str = Field(default="", description="why nobody asked once more although that was allowed")
+
+
+class CaptionGates(BaseModel):
+    """The gates that five captions went through, fragments 1-4 then the whole."""
+
+    model_config = STORED
+
+    threshold: float
+    regenerations: int
+    parts: tuple[CaptionGate, ...] = Field(min_length=5, max_length=5)
+
+
+Ending = Literal["complete", "continued", "trimmed", "closed", ""]
+"""How a caption came to end at a sentence: by itself; by going on where it was cut; by leaving out what was begun; by
+a full stop set behind it. Empty: the model does not tell."""
+
+
 class CaptionBody(BaseModel):
     """Five captions with what was measured, fragments 1-4 then the whole."""
 
@@ -145,6 +197,8 @@ class CaptionBody(BaseModel):
     phrases: tuple[tuple[Phrase, ...], ...] = Field(min_length=5, max_length=5)
     measurements: tuple[dict[str, Any], ...] = Field(min_length=5, max_length=5)
     tag_vector: str = Field(description="the tag model's own vector of the whole: little-endian float32, base64")
+    gates: CaptionGates | None = Field(default=None, description="None: the profile serves no score_caption")
+    endings: tuple[Ending, ...] = Field(default=(), max_length=5, description="of each text; empty: nobody tells")
 
 
 class ScoreBody(BaseModel):

@@ -109,7 +109,7 @@ class ItemHandler:
         """
         models = Models(self._tools.inference, self._tools.profile)
         for kind in Kind:
-            for capability in self.stage.capabilities(kind):
+            for capability in self.stage.models(kind, self._tools.profile):
                 await models.answers(capability)
 
     # -- one batch -----------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ class ItemHandler:
                 "stage": self.stage.stage.value,
                 "item": job.item,
                 "profile": profile.name,
-                "models": {name: profile.version(name) for name in self.stage.capabilities(job.kind)},
+                "models": {name: profile.version(name) for name in self.stage.models(job.kind, profile)},
                 "needs": {need.value: result.digest for need, result in job.needs.items()},
                 "inputs": self.stage.inputs(job, profile),
             }
@@ -286,7 +286,7 @@ class ItemHandler:
             revision=ticket.event.revision,
             digest=ticket.digest,
             provenance=Provenance(
-                models={name: profile.version(name) for name in self.stage.capabilities(ticket.job.kind)},
+                models={name: profile.version(name) for name in self.stage.models(ticket.job.kind, profile)},
                 profile=profile.name,
                 made=now(),
                 seconds=round(seconds, 4),

@@ -37,7 +37,7 @@ class Typed:
                 yield settings, records, self
 
         @contextlib.asynccontextmanager
-        async def reading(data: Any, say: Any) -> AsyncIterator[Any]:
+        async def reading(data: Any, say: Any, *, patient: bool = True) -> AsyncIterator[Any]:
             objects = store.objects()
             try:
                 yield Settings(), Records(objects)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -47,6 +47,18 @@ class VectorStore(Protocol):
         ...
 
 
+class CaptionWatch(Protocol):
+    """Is told of the gates of captions as they happen; `infra.metrics.CaptionMetrics` counts."""
+
+    def attempted(self, kind: Kind, attempt: int, score: float, passed: bool) -> None:
+        """A caption of a part was scored; attempts count from 1."""
+        ...
+
+    def kept(self, kind: Kind, outcome: Literal["passed", "below", "ungated"]) -> None:
+        """A part has its caption: a good one, the best of those that were not, or one that nothing could judge."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What stages work with."""
@@ -55,6 +67,7 @@ class Tools:
     profile: Profile
     vectors: VectorStore | None = None
     """Only where the process holds the index stage."""
+    captions: CaptionWatch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +107,9 @@ class StageWork:
     """Models whose versions are part of its digest and its provenance."""
     inputs: Callable[[Job, Profile], Any]
     """What else of the job decides the result, as plain values: catalogue, collections, a version of prompts."""
+    optional: tuple[str, ...] = ()
+    """Capabilities that are used as well where the profile serves them."""
+
+    def models(self, kind: Kind, profile: Profile) -> tuple[str, ...]:
+        """Capabilities that decide the result of an item of this kind in this profile."""
+        return (*self.capabilities(kind), *(name for name in self.optional if name in profile.models))

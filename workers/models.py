@@ -12,14 +12,15 @@ import base64
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
+from pydantic import ValidationError
 
 from schemas.failures import Lasting, Passing
 from schemas.media import Kind, parts_of
 from schemas.profile import Profile
-from schemas.records import CaptionBody, Catalogue, Phrase, ScoreBody
+from schemas.records import CaptionBody, CaptionScores, Catalogue, Ending, Phrase, ScoreBody
 from workers.contract import Array, Inference
 from workers.media.parts import SoundPart
 
@@ -42,6 +43,15 @@ class MusicChunk:
     report: dict[str, Any] | None
     alive: bool = True
     """False where the composer said nothing, and only was found alive: silence that may come to an end by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A caption of one part, its phrases, and how it came to end at a sentence."""
+
+    text: str
+    phrases: tuple[Phrase, ...]
+    ending: Ending = ""
 
 
 _SILENCE: Final = np.zeros((0, 2), np.float32)
@@ -91,6 +101,31 @@ def _finite(array: Array, model: str) -> Array:
     return array
 
 
+def _phrases(told: Any, model: str) -> tuple[tuple[Phrase, ...], Ending]:
+    """`[[phrase, confidence], ...]`, alone or as `phrases` beside an `ending`."""
+    ending: Ending = ""
+    try:
+        if isinstance(told, Mapping):
+            told, ending = told["phrases"], told.get("ending", "")
+        phrases = tuple(Phrase(text=str(text), confidence=float(confidence)) for text, confidence in told)
+        if ending not in get_args(Ending):
+            raise ValueError(ending)
+    except (KeyError, TypeError, ValueError):
+        raise Lasting(f"the model {model} answered with phrases that cannot be read.", "Build it again.") from None
+    return phrases, ending
+
+
+def _scores(told: Any, model: str) -> CaptionScores:
+    """What a scorer says; words of its own beside the agreed ones are left out."""
+    try:
+        known = {name: told[name] for name in CaptionScores.model_fields if name in told}
+        return CaptionScores.model_validate(known)
+    except (TypeError, ValidationError):
+        raise Lasting(
+            f"the model {model} answered with scores that cannot be read.", "See the model server's log."
+        ) from None
+
+
 class Models:
     """The capabilities as typed calls.
 
@@ -121,29 +156,61 @@ class Models:
         prompts: Sequence[str],
         catalogue: Catalogue,
         measurements: Sequence[dict[str, Any]],
-    ) -> tuple[list[str], list[tuple[Phrase, ...]]]:
-        """A caption for each of the five parts with its phrases; `parts` None where media is not read.
+        places: Sequence[int] | None = None,
+    ) -> list[Said]:
+        """A caption for each part; `parts` None where media is not read.
+
+        Args:
+            places: which of the five parts these are, 0 to 4; None: the first ones.
 
         Raises:
-            Lasting: a caption is empty.
+            Lasting: a caption is empty, or its phrases are not what was agreed.
         """
         model = capability("caption", kind)
         count = len(measurements)
+        names = parts_of(kind)
         extra = {
-            "PART": _bytes(parts_of(kind)[:count]),
+            "PART": _bytes([names[place] for place in (range(count) if places is None else places)]),
             "PROMPT": _bytes(prompts),
             "CATALOGUE": _bytes([catalogue.model_dump_json(exclude_none=True)] * count),
             "MEASUREMENTS": _bytes([json.dumps(each) for each in measurements]),
         }
         answers = await self._media_call(model, kind, parts, extra, ("TEXT", "PHRASES"))
-        texts = [_text(value).strip() for value in answers["TEXT"][:, 0]]
-        if not all(texts):
+        said = []
+        for text, told in zip(answers["TEXT"][:, 0], answers["PHRASES"][:, 0], strict=True):
+            phrases, ending = _phrases(_json(told, model), model)
+            said.append(Said(_text(text).strip(), phrases, ending))
+        if not all(each.text for each in said):
             raise Lasting(f"the model {model} answered with an empty caption.", "See the model server's log.")
-        phrases = [
-            tuple(Phrase(text=str(text), confidence=float(confidence)) for text, confidence in _json(value, model))
-            for value in answers["PHRASES"][:, 0]
-        ]
-        return texts, phrases
+        return said
+
+    async def score_caption(
+        self, kind: Kind, parts: Sequence[Part] | None, texts: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> list[CaptionScores]:
+        """How well each caption fits its part.
+
+        Args:
+            parts: the pictures; not looked at for tracks, or where the profile's model does not read media.
+            texts: one caption for each part.
+            references: of tracks, what was heard in the single passages of each part; empty for pictures.
+
+        Raises:
+            Lasting: the model refuses, or its answer is not what was agreed.
+        """
+        model = "score_caption"
+        looks = kind is Kind.ARTWORK and parts is not None and self.reads_media(model)
+        images = [part for part in parts or () if isinstance(part, bytes)] if looks else [b""] * len(texts)
+        answers = await self._inference.infer(
+            model,
+            {
+                "KIND": _bytes([kind.value] * len(texts)),
+                "IMAGE": _bytes(images),
+                "TEXT": _bytes(texts),
+                "REFERENCES": _bytes([json.dumps(list(each), ensure_ascii=False) for each in references]),
+            },
+            ("SCORES",),
+        )
+        return [_scores(_json(value, model), model) for value in answers["SCORES"][:, 0]]
 
     async def score_emotion(
         self,
@@ -286,6 +353,8 @@ class Models:
                     await self.va_medium(kind, [part], [{}])
                 case "embed":
                     await self.embed(kind, [part], ["a"])
+                case "score" if name == "score_caption":
+                    await self.score_caption(kind, [part], ["a"], [[]])
                 case "score":
                     await self.score_emotion(kind, ["a"] * len(parts_of(kind)), [()] * 5, [{}] * 5)
                 case "compose":
