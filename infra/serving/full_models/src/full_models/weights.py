@@ -68,8 +68,8 @@ class Weights:
             if (self.folder / name).is_file():
                 return self.folder / name
         raise MissingWeights(
-            f"the weights {self.name} in {self.folder} lack {' or '.join(names)}: fetch them again ({_HOW_TO_FETCH}), "
-            "or name a folder that holds them"
+            f"the weights {self.name} in {self.folder} lack {' or '.join(names)}: "
+            f"fetch them again ({_HOW_TO_FETCH}), or name a folder that holds them"
         )
 
 

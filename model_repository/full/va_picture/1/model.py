@@ -1,0 +1,7 @@
+"""va_picture in the full profile: MMVA's reading of the picture (code in full_models.valence_arousal)."""
+
+from full_models.valence_arousal import VaPicture
+
+
+class TritonPythonModel(VaPicture):
+    """The class that the model server looks for."""

@@ -1,0 +1,7 @@
+"""va_sound in the full profile: MMVA's reading of the sound (code in full_models.valence_arousal)."""
+
+from full_models.valence_arousal import VaSound
+
+
+class TritonPythonModel(VaSound):
+    """The class that the model server looks for."""

@@ -1,0 +1,7 @@
+"""va_text in the full profile: MMVA's reading of the text (code in full_models.valence_arousal)."""
+
+from full_models.valence_arousal import VaText
+
+
+class TritonPythonModel(VaText):
+    """The class that the model server looks for."""
