@@ -54,10 +54,12 @@ class Inference:
 
     Args:
         url: `host:port` of its gRPC endpoint.
+        patience: model -> seconds after which a call is given up, for those that take longer than most.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: Mapping[str, float] | None = None) -> None:
         self.url = url
+        self._patience = dict(patience or {})
         self._client: Any = None
 
     def _connected(self) -> Any:
@@ -89,9 +91,10 @@ class Inference:
         """
         tensors = _tensors(inputs)
         wanted = [triton.InferRequestedOutput(name) for name in outputs]
+        seconds = self._patience.get(model, _CALL_SECONDS)
         try:
             with MODEL_IN_FLIGHT.labels(model).track_inprogress(), MODEL_SECONDS.labels(model).time():
-                answer = await self._connected().infer(model, tensors, outputs=wanted, client_timeout=_CALL_SECONDS)
+                answer = await self._connected().infer(model, tensors, outputs=wanted, client_timeout=seconds)
         except InferenceServerException as error:
             raise self._trouble(model, error) from None
         except (TimeoutError, grpc.RpcError, OSError) as error:

@@ -69,11 +69,12 @@ class Clients:
 def clients_of(settings: Settings) -> Clients:
     """Build the clients of a process."""
     objects = objects_of(settings)
+    profile = read_profile(settings.profile)
     return Clients(
         objects,
         Records(objects),
-        Inference(settings.inference),
-        read_profile(settings.profile),
+        Inference(settings.inference, profile.patience()),
+        profile,
         connection_of(settings),
     )
 

@@ -23,6 +23,11 @@ class ModelEntry(BaseModel):
     reads: tuple[Literal["media", "text", "measurements", "catalogue", "prompt"], ...] = Field(
         description="inputs that this profile's model looks at; the others are sent empty"
     )
+    patience: float = Field(
+        default=120.0,
+        gt=0,
+        description="seconds after which a call, its wait in the server's queue included, is given up and tried again",
+    )
 
 
 class Gates(BaseModel):
@@ -91,6 +96,10 @@ class Profile(BaseModel):
             KeyError: the profile does not serve it.
         """
         return self.models[capability].version
+
+    def patience(self) -> dict[str, float]:
+        """Model -> seconds that a call of it may take."""
+        return {name: entry.patience for name, entry in self.models.items()}
 
     def reads(self, capability: str, what: str) -> bool:
         """True when the capability's model looks at `what`."""

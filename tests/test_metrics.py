@@ -8,8 +8,10 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from infra.inference import statistics_of
+from infra.inference import Inference, statistics_of
 from infra.metrics import ServerStatistics
+from schemas.failures import Passing
+from tests.made_world import PROFILE
 
 ANSWER: dict[str, Any] = {
     "model_stats": [
@@ -98,3 +100,23 @@ def test_a_restarted_server_begins_anew_and_a_model_that_went_is_told_no_more() 
 def test_names_meanings_and_how_to_put_workers_together_are_told() -> None:
     for name, family in told(ServerStatistics()).items():
         assert "over workers take max by (model), never sum" in family.documentation, name
+
+
+async def test_a_call_may_take_as_long_as_the_profile_says_of_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = PROFILE.models["caption_picture"].model_copy(update={"patience": 600.0})
+    profile = PROFILE.model_copy(update={"models": {**PROFILE.models, "caption_picture": entry}})
+    seen: dict[str, float] = {}
+
+    class Client:
+        """Remembers how long it was asked to wait."""
+
+        async def infer(self, model: str, tensors: Any, *, outputs: Any, client_timeout: float) -> Any:
+            seen[model] = client_timeout
+            raise TimeoutError
+
+    inference = Inference("127.0.0.1:1", profile.patience())
+    monkeypatch.setattr(inference, "_client", Client())
+    for model in ("caption_picture", "embed_text", "unknown"):
+        with pytest.raises(Passing):
+            await inference.infer(model, {}, ["TEXT"])
+    assert seen == {"caption_picture": 600.0, "embed_text": 120.0, "unknown": 120.0}
