@@ -26,7 +26,7 @@ class ModelEntry(BaseModel):
     patience: float = Field(
         default=120.0,
         gt=0,
-        description="seconds after which a call, its wait in the server's queue included, is given up and tried again",
+        description="seconds after which a call is given up and tried again, waiting in the queue included",
     )
 
 
