@@ -448,7 +448,7 @@ class Studio:
         listeners = {
             name: profile.version(name)
             for stage in _LISTENING
-            for name in stage.capabilities(Kind.TRACK)
+            for name in stage.models(Kind.TRACK, profile)
             if feelings is not None
         }
         record = MusicRecord.model_validate(

@@ -79,7 +79,7 @@ class RowModel:
         """Called by the model server when the model is loaded."""
         configuration = json.loads(args["model_config"])
         parameters = {key: value["string_value"] for key, value in (configuration.get("parameters") or {}).items()}
-        self.start(Path(args["model_repository"]) / args["model_version"], parameters, _call_served)
+        self.start(Path(args["model_repository"]) / args["model_version"], parameters, call_served)
 
     def start(self, folder: Path, parameters: Mapping[str, str], call: Call) -> None:
         """Make the model ready, inside the server or outside."""
@@ -232,7 +232,8 @@ def _bytes_array(value: Any) -> Array:
     return array
 
 
-def _call_served(model: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+def call_served(model: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+    """`Call` inside the model server."""
     import triton_python_backend_utils as server
 
     request = server.InferenceRequest(
