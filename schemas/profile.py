@@ -50,6 +50,11 @@ class Profile(BaseModel):
 
     name: str
     caption_space: str = Field(description="the joint space through text, where words find pictures and tracks")
+    raw_space: str | None = Field(
+        default=None,
+        description="the joint space of the media themselves, filled by embed_picture and embed_sound, where "
+        "captions have one of their own beside it (filled by embed_text); None: there is the caption space alone",
+    )
     models: dict[str, ModelEntry]
     spaces: tuple[Space, ...]
     gates: Gates = Gates()
@@ -59,6 +64,22 @@ class Profile(BaseModel):
     composer_space: str | None = Field(
         default=None, description="of the picture's vector that composers are handed; None: the tag model's own"
     )
+
+    @model_validator(mode="after")
+    def _joint_spaces_are_there(self) -> Self:
+        if self.raw_space is None:
+            return self
+        if self.raw_space == self.caption_space:
+            raise ValueError(f"raw_space and caption_space are both {self.raw_space!r}: leave raw_space out")
+        for name in (self.raw_space, self.caption_space):
+            if all(each.name != name or set(each.kinds) != set(Kind) for each in self.spaces):
+                raise ValueError(f"{name!r} is not among the spaces of both kinds")
+        for model in ("embed_picture", "embed_sound"):
+            if model not in self.models or not self.reads(model, "media"):
+                raise ValueError(f"raw_space is set, but {model} does not read media")
+        if "embed_text" not in self.models:
+            raise ValueError("raw_space is set, but embed_text, which fills the caption space, is not served")
+        return self
 
     @model_validator(mode="after")
     def _composers_are_served(self) -> Self:
