@@ -19,6 +19,7 @@ CLONE: Final = Path(__file__).resolve().parent.parent
 EMBEDDED_FIRST_PORT: Final = 7610
 HIGHEST_FIRST_PORT: Final = 55490
 LOOPBACK: Final = "127.0.0.1"
+FULL_PROFILE: Final = "full"
 
 BrokerSecurity = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 
@@ -75,7 +76,14 @@ class Settings(BaseSettings):
     )
 
     profile: Path = Field(CLONE / "model_repository" / "edge.toml", description="Models, versions and spaces.")
-    serving: Path = Field(CLONE / ".serving", description="Virtual environment of the embedded Triton (numpy < 2).")
+    serving: Path | None = Field(
+        None,
+        description="Virtual environment of the embedded Triton (numpy < 2); none means .models where the profile is "
+        "full.toml, which needs torch, and .serving otherwise.",
+    )
+    weights: Path = Field(
+        CLONE / "weights", description="Where `promenade models fetch` puts the full profile's weights."
+    )
     reconcile_seconds: float = Field(300.0, gt=0, description="Announce again what made no progress this long.")
 
     # Ports of the embedded stack. External parts are named by broker, s3_endpoint and inference above.
@@ -149,6 +157,16 @@ class Settings(BaseSettings):
     def store_inner_ports(self) -> range:
         """The eight ports in a row of the embedded object store's inner servers."""
         return range(self.store_first_port, self.store_first_port + 8)
+
+    @property
+    def is_full(self) -> bool:
+        """True for the full profile, whose models are torch networks with weights of their own."""
+        return self.profile.stem == FULL_PROFILE
+
+    @property
+    def serving_environment(self) -> Path:
+        """The virtual environment that the embedded model server runs in."""
+        return self.serving or CLONE / (".models" if self.is_full else ".serving")
 
     def embedded_ports(self) -> dict[str, int]:
         """The ports that people and clients of the embedded stack use, by name."""

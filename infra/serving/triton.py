@@ -25,6 +25,8 @@ import psutil
 _HERE = Path(__file__).resolve().parent
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the server's Python backend keeps its segments
 _MEBIBYTE = 1 << 20
+STUB_SECONDS = 120
+"""How long a Python model may take to import what it needs, on a busy machine."""
 _UNLOADING_SECONDS = 1.0
 """How long `heal` waits for the dead instance to go; see there."""
 
@@ -99,8 +101,15 @@ def region_prefix(folder: Path) -> str:
     return f"promenade-{hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:12]}-"
 
 
-def launch(installation: Installation, repository: Path, ports: Ports) -> Launch:
-    """The command that serves `repository` on loopback. Models may be loaded and unloaded while it runs (`heal`)."""
+def launch(installation: Installation, repository: Path, ports: Ports, *, stub_seconds: int = STUB_SECONDS) -> Launch:
+    """The command that serves `repository` on loopback. Models may be loaded and unloaded while it runs (`heal`).
+
+    Args:
+        installation: what `prepare` found.
+        repository: the model repository.
+        ports: where it listens.
+        stub_seconds: how long a model's process may take to start; those of the full profile read gigabytes.
+    """
     site_packages = installation.site_packages
     prefix = region_prefix(installation.folder)
     arguments = [
@@ -125,7 +134,7 @@ def launch(installation: Installation, repository: Path, ports: Ports) -> Launch
         f"--backend-config=python,shm-default-byte-size={_MEBIBYTE}",
         f"--backend-config=python,shm-growth-byte-size={_MEBIBYTE}",
         # A stub that imports its libraries on a busy machine is slow, not dead.
-        "--backend-config=python,stub-timeout-seconds=120",
+        f"--backend-config=python,stub-timeout-seconds={stub_seconds}",
     ]
     inherited = ("HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "USER")
     environment = {name: os.environ[name] for name in inherited if name in os.environ}

@@ -37,6 +37,8 @@ MODELS: Final = "models"
 WORKER: Final = "worker"
 ADMIN_GRPC_OFFSET: Final = 10000
 EMBEDDED_EXTRA: Final = "pip install 'promenade[embedded]'"
+FULL_LOAD_SECONDS: Final = 1800
+"""How long the full profile's models may take to be loaded: tens of gigabytes from a slow disk."""
 
 
 @dataclass(frozen=True)
@@ -318,6 +320,10 @@ class ModelsPart(Part):
     # The very first start compiles files of the models' libraries.
     ready_within: float = 120.0
 
+    def __post_init__(self) -> None:
+        if self.settings.is_full:
+            object.__setattr__(self, "ready_within", float(FULL_LOAD_SECONDS))
+
     @property
     def repository(self) -> Path:
         """The model repository of the profile: `edge.toml` stands beside `edge/`."""
@@ -329,17 +335,37 @@ class ModelsPart(Part):
         return triton.Ports(settings.triton_http_port, settings.triton_grpc_port, settings.triton_metrics_port)
 
     def _launch(self) -> triton.Launch:
-        serving = self.settings.serving.absolute()
+        serving = self.settings.serving_environment.absolute()
+        if self.settings.is_full and not (serving / "bin" / "python").exists():
+            raise StackError(f"the full profile's models need the environment {serving}: make {serving.name}/.made")
         assembled = serving / "assembled" if os.access(serving, os.W_OK) else self.folder
         try:
             installation = triton.prepare(serving, assembled)
         except triton.ServingError as error:
             raise StackError(str(error)) from None
         launch = triton.launch(
-            dataclasses.replace(installation, folder=self.folder), self.repository, self._triton_ports
+            dataclasses.replace(installation, folder=self.folder),
+            self.repository,
+            self._triton_ports,
+            stub_seconds=FULL_LOAD_SECONDS if self.settings.is_full else triton.STUB_SECONDS,
         )
         caches = {"PYTHONPYCACHEPREFIX": str(assembled / "compiled"), "NUMBA_CACHE_DIR": str(assembled / "numba")}
-        return dataclasses.replace(launch, environment=launch.environment | caches)
+        return dataclasses.replace(launch, environment=launch.environment | caches | self._choices())
+
+    def _choices(self) -> dict[str, str]:
+        """What the full profile's models are told by the environment: where weights lie, and settings of each.
+
+        Only variables that name one of its models (or all of them) are handed on: credentials never are.
+        """
+        if not self.settings.is_full:
+            return {}
+        named = {"MODELS", *(folder.name.upper() for folder in self.repository.iterdir() if folder.is_dir())}
+        starts = tuple(f"PROMENADE_{name}_" for name in sorted(named))
+        chosen = {name: value for name, value in os.environ.items() if name.startswith(starts)}
+        gpu = {name: value for name, value in os.environ.items() if name.startswith(("CUDA_", "NVIDIA_"))}
+        # The libraries would ask the hub about files that lie here complete.
+        offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        return {"PROMENADE_WEIGHTS": str(self.settings.weights.absolute()), **gpu, **chosen, **offline}
 
     def arguments(self) -> list[str]:
         return self._launch().arguments
@@ -360,7 +386,10 @@ class ModelsPart(Part):
             if folder.is_dir() and not any(folder.glob("[0-9]*/model.*"))
         ]
         if unbuilt:
-            raise StackError(f"models are not built yet ({', '.join(unbuilt)}): promenade models build")
+            how = "promenade models build"
+            if self.settings.is_full:
+                how = "promenade models fetch --profile full, then promenade models build --profile full"
+            raise StackError(f"models are not built yet ({', '.join(unbuilt)}): {how}")
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._launch()
         self.tidy()
@@ -382,7 +411,7 @@ class ModelsPart(Part):
         try:
             broken = triton.unhealthy_models(pid, ports)
             for model in broken:
-                triton.heal(ports, model)
+                triton.heal(ports, model, timeout=float(FULL_LOAD_SECONDS) if self.settings.is_full else 30.0)
         except OSError:
             return None  # the server itself is ending or overloaded: that is noticed elsewhere
         except triton.ServingError as error:
