@@ -32,8 +32,8 @@ _DOTTED: Final = frozenset({"e.g", "i.e", "a.k.a"})
 """Abbreviations that stand before more words; `etc.` is not among them, because it may well end a sentence."""
 
 
-def _ends_here(text: str, start: int, stop: int) -> bool:
-    """Whether the marks text[start:stop] end a sentence, rather than an abbreviation or a list's number."""
+def _ends_here(text: str, since: int, start: int, stop: int) -> bool:
+    """Whether the marks text[start:stop] end the sentence begun at `since`: no abbreviation, no list's number."""
     if text[start:stop].rstrip(_CLOSERS) != ".":
         return True
     words = text[:start].split()
@@ -43,13 +43,17 @@ def _ends_here(text: str, start: int, stop: int) -> bool:
     if len(before) == 1 and before.isalpha():
         # "J. S. Bach" and "c. 1890", but "in the key of C."
         return before in "ABCDEFG" and len(words) > 1 and words[-2].lower() in ("of", "in", "to")
-    line = text[:start].rsplit("\n", 1)[-1].strip()
+    line = text[since:start].rsplit("\n", 1)[-1].strip()
     return not (before.isdigit() and line == before)  # "1." opens an entry of a list
 
 
 def ends(text: str) -> list[int]:
     """Positions in `text` just after each sentence's closing mark, ascending."""
-    return [found.end() for found in _END.finditer(text) if _ends_here(text, found.start(), found.end())]
+    places: list[int] = []
+    for found in _END.finditer(text):
+        if _ends_here(text, places[-1] if places else 0, found.start(), found.end()):
+            places.append(found.end())
+    return places
 
 
 def is_complete(text: str) -> bool:
