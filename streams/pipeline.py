@@ -26,8 +26,9 @@ class Entry:
 
 
 PIPELINE: Final = (
-    # Captioning is where the time goes; small batches keep both cores busy without holding many pictures in memory.
-    Entry(caption.STAGE, batch=4, concurrency=2),
+    # Captioning is where the time goes: several small batches keep the cores busy (a batch is as slow as its slowest
+    # item) without holding many pictures in memory.
+    Entry(caption.STAGE, batch=2, concurrency=4),
     Entry(score.STAGE, batch=8, concurrency=2),
     Entry(embed.STAGE, batch=8, concurrency=2),
     # The vector store takes a batch in one write.
