@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from transformers import ClapConfig, ClapModel, CLIPConfig, CLIPModel, RobertaConfig, RobertaModel
 
+from networks import imagebind
+
 REVISION = "made-by-the-tests"
 WORDS = (
     "A calm river runs through a warm valley in the evening light.",
@@ -158,10 +160,17 @@ def tiny_roberta(tokens: int) -> RobertaModel:
     return shaken(RobertaModel(config, add_pooling_layer=False))
 
 
+def tiny_imagebind() -> Any:
+    """ImageBind with towers of one narrow block."""
+    torch.manual_seed(5)
+    return shaken(imagebind.build(imagebind.TINY), spread=0.2)
+
+
 def make_weights(root: Path) -> None:
     """All weights folders that the sensing networks need, below `root`."""
     tokenizer = roberta_tokenizer()
     tokens = tokenizer.get_vocab_size()
+    imagebind.save(tiny_imagebind(), imagebind.TINY, folder_of(root, "imagebind"))
     tiny_clip(1).save_pretrained(folder_of(root, "openai/clip-vit-base-patch32"))
     own = folder_of(root, "pacscore")
     torch.save({"state_dict": openai_names(tiny_clip(2))}, own / "clip_ViT-B-32.pth")
