@@ -375,6 +375,7 @@ class AudioLDM2:
         path: list[Tensor] | None = None,
         kept: list[Tensor] | None = None,
         keep: int = 0,
+        rest: Callable[[], None] | None = None,
     ) -> Tensor:
         """Noise becomes latents, [B, 8, frames, 16] -> the same.
 
@@ -387,6 +388,7 @@ class AudioLDM2:
                 way that the same frames took in the window before.
             kept: an empty list that gets the path of the last `keep` frames, for the window after.
             keep: how many frames.
+            rest: called before each step; it may wait, and may raise what ends the piece.
         """
         guided = settings.guidance > 1.0
         if guided and negative is None:
@@ -411,6 +413,8 @@ class AudioLDM2:
 
         latents = walk(latents, 0)
         for step, time in enumerate(solver.timesteps):
+            if rest is not None:
+                rest()
             given = solver.scale_model_input(torch.cat([latents] * 2) if guided else latents, time)
             predicted = self.unet(
                 given,
@@ -456,6 +460,7 @@ class AudioLDM2:
         seeds: Sequence[int],
         settings: Settings | None = None,
         choose: Callable[[Tensor], int] | None = None,
+        rest: Callable[[], None] | None = None,
     ) -> Iterator[Tensor]:
         """Sound for B pieces, chunk by chunk as their windows are done: [B, samples] each, float32 on the CPU.
 
@@ -471,6 +476,7 @@ class AudioLDM2:
             settings: steps, guidance, solver, windows.
             choose: where the B pieces are candidates of one: is given the sound of the first window [B, samples] and
                 says which goes on; from then on B is 1, and the first chunk comes out chosen already.
+            rest: see `denoise`.
 
         Raises ValueError for impossible lengths or unequal numbers.
         """
@@ -493,7 +499,7 @@ class AudioLDM2:
             # Each further window starts from noise of its own; the overlap's comes with the path.
             noise = self.noise(window, [seed + 1_000_003 * start for seed in seeds])
             kept: list[Tensor] = []
-            latents = self.denoise(condition, negative, noise, settings, path, kept, 0 if last else overlap)
+            latents = self.denoise(condition, negative, noise, settings, path, kept, 0 if last else overlap, rest)
             mel = self.decode(latents)
             if choose is not None and len(condition) > 1:
                 row = choose(self.vocode(mel)[:, :samples])

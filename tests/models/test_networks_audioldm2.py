@@ -227,6 +227,22 @@ def test_of_candidates_the_chosen_one_goes_on(model: AudioLDM2) -> None:
     assert torch.allclose(chosen, alone, atol=1e-4)
 
 
+def test_a_piece_rests_before_each_step_and_can_be_given_up(model: AudioLDM2) -> None:
+    condition, negative = model.conditions(PROMPTS[:1], NEGATIVE[:1])
+    steps: list[int] = []
+
+    def rest() -> None:
+        steps.append(1)
+        if len(steps) == 6:
+            raise TimeoutError("given up")
+
+    piece = model.compose(condition, negative, 0.05, [1], SHORT, rest=rest)
+    assert next(piece).shape[0] == 1
+    assert len(steps) == 4
+    with pytest.raises(TimeoutError, match="given up"):
+        list(piece)
+
+
 # Windows
 
 
