@@ -186,3 +186,16 @@ class _DropPath(nn.Module):
         kept = 1 - self.probability
         chosen = values.new_empty((len(values), *([1] * (values.ndim - 1)))).bernoulli_(kept)
         return values * chosen / kept
+
+
+def tokeniser() -> Any:
+    """The package's own tokeniser, for comparison: a text -> int64 [77].
+
+    Raises:
+        MissingImageBind: the package is not installed.
+    """
+    _definition()
+    package = sys.modules["imagebind.models.multimodal_preprocessors"]
+    found = importlib.util.find_spec("imagebind")
+    folders = list(found.submodule_search_locations or ()) if found else []
+    return package.SimpleTokenizer(bpe_path=str(Path(folders[0]) / "bpe" / "bpe_simple_vocab_16e6.txt.gz"))

@@ -2,7 +2,8 @@
 
 Both were trained with the same preparation (ImageBind, appendix B; CLIP, section 2.5 and its published
 preprocessor): the shorter side becomes 224 by bicubic resampling, the middle 224 x 224 pixels are cut out, and each
-colour is normalised by the mean and spread of CLIP's training pictures.
+colour is normalised by the mean and spread of CLIP's training pictures. Where an odd number of pixels is cut away,
+the middle is rounded as torchvision rounds it (half to even); transformers rounds down, one pixel away.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ def normalised(pixels: npt.NDArray[Any]) -> Floats:
     scaled = (
         (SIDE, max(SIDE, SIDE * height // width)) if width <= height else (max(SIDE, SIDE * width // height), SIDE)
     )
-    image = Image.fromarray(pixels).resize(scaled, Image.Resampling.BICUBIC)
+    # Columns first, rows second: newer versions of Pillow choose the order by the shape, which moves single pixels by
+    # a few levels; those that the networks were trained with did not.
+    image = Image.fromarray(pixels).resize((scaled[0], height), Image.Resampling.BICUBIC)
+    image = image.resize(scaled, Image.Resampling.BICUBIC)
     left, top = round((scaled[0] - SIDE) / 2), round((scaled[1] - SIDE) / 2)
     cut = np.asarray(image.crop((left, top, left + SIDE, top + SIDE)), np.float32)
     return np.ascontiguousarray(((cut / 255 - MEAN) / SPREAD).transpose(2, 0, 1), np.float32)
