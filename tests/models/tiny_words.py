@@ -15,6 +15,7 @@ import torch
 from full_models.chat import Question, Speaker
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    BartConfig,
     CLIPVisionConfig,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
@@ -32,6 +33,8 @@ from transformers import (
     Qwen3ForCausalLM,
     WhisperFeatureExtractor,
 )
+
+from networks.music_captioner import MusicCaptionerNetwork
 
 CORPUS = (
     "A quiet harbour at dusk, with red sails and a pale sky. The picture is calm and a little sad. "
@@ -250,6 +253,40 @@ def qwen_sounds(folder: Path) -> Path:
     hearing = WhisperFeatureExtractor(feature_size=16, sampling_rate=16_000, chunk_length=30)
     Qwen2AudioProcessor(hearing, tokenizer, chat_template=_CHAT).save_pretrained(folder)
     return folder
+
+
+def music_captioner(folder: Path) -> tuple[Path, Path]:
+    """An LP-MusicCaps: the folder of its checkpoint, stored as published (a state among other things, each name with
+    the prefix that distributed training leaves), and the folder of BART's configuration and tokeniser."""
+    torch.manual_seed(5)
+    special = ("<s>", "<pad>", "</s>", "<unk>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=_bytes_tokenizer(special),
+        bos_token="<s>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    )
+    config = BartConfig(
+        vocab_size=len(tokenizer),
+        d_model=64,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=160,
+        init_std=0.2,
+    )
+    network = MusicCaptionerNetwork(config)
+    checkpoint, words = folder / "checkpoint", folder / "words"
+    checkpoint.mkdir(parents=True)
+    state = {f"module.{name}": tensor.clone() for name, tensor in network.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state}, checkpoint / "transfer.pth")
+    config.save_pretrained(words)
+    tokenizer.save_pretrained(words)
+    return checkpoint, words
 
 
 @torch.inference_mode()

@@ -22,8 +22,10 @@ from full_models import chat, fusion
 from full_models.caption_picture import known, read_catalogue
 from full_models.chat import SAMPLE_RATE, Question, QwenSounds, Said, Speaker
 from full_models.sentences import Ending, finish, plain
-from full_models.weights import BadChoice, Choices
+from full_models.weights import BadChoice, Choices, MissingWeights
 from full_models.writing import MODEL, Asking, asking_of, write
+from networks import music_captioner
+from networks.checkpoints import CheckpointError
 
 CAPTIONERS: Final = ("qwen2-audio", "lp-musiccaps", "both")
 
@@ -273,12 +275,19 @@ def _named(chunks: Sound) -> list[tuple[bytes, Sound]]:
 
 
 def _load_chunks(choices: Choices) -> ChunkCaptioner:
-    from networks import music_captioner  # only where it is chosen: it brings a language model along
-
-    weights = choices.weights("weights_chunks", default="seungheondoh/lp-music-caps")
+    """LP-MusicCaps (`weights_chunks`) with the tokeniser of BART (`weights_words`)."""
+    checkpoint = choices.weights("weights_chunks", default="seungheondoh/lp-music-caps")
+    words = choices.weights("weights_words", default="facebook/bart-base")
     device = choices.device()
-    loaded: ChunkCaptioner = music_captioner.load(weights.folder, dtype=choices.dtype("fp32"), device=device)
-    return loaded
+    try:
+        return music_captioner.load(
+            checkpoint.folder,
+            words.folder,
+            dtype=choices.dtype("fp32" if device == "cpu" else "bf16"),
+            device=device,
+        )
+    except CheckpointError as error:
+        raise MissingWeights(f"{choices.model}: {error}; run: promenade models fetch --profile full") from error
 
 
 def _ended(text: str) -> Said:

@@ -420,9 +420,18 @@ def load(kind: type[AnySpeaker], choices: Choices, *, weights: Weights, batch: i
 
 
 def _network(kind: Any, folder: Path, dtype: torch.dtype, device: str) -> Any:
-    network = kind.from_pretrained(
-        folder, dtype=dtype, device_map=device, attn_implementation="sdpa", local_files_only=True
+    network, report = kind.from_pretrained(
+        folder,
+        dtype=dtype,
+        device_map=device,
+        attn_implementation="sdpa",
+        local_files_only=True,
+        output_loading_info=True,
     )
+    # The library would fill what is missing with random numbers, and go on.
+    faults = [*report.get("missing_keys", ()), *report.get("mismatched_keys", ())]
+    if faults:
+        raise ValueError(f"{len(faults)} tensors are missing or of another shape, {faults[0]} among them")
     return network.eval()
 
 
