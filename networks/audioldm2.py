@@ -22,6 +22,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from networks.checkpoints import pretrained
+
 Solver = Literal["ddim", "fast"]
 Precision = Literal["fp32", "fp16", "bf16"]
 
@@ -188,7 +190,8 @@ class AudioLDM2:
             device: as torch names it.
             text: whether to load the text encoders and their tokenisers.
 
-        Raises FileNotFoundError, naming the parts, where the folder is not complete.
+        Raises FileNotFoundError, naming the parts, where the folder is not complete, CheckpointError where a part
+        lacks some of its tensors.
         """
         from diffusers import AutoencoderKL, DDIMScheduler
         from diffusers.pipelines.audioldm2.modeling_audioldm2 import (
@@ -216,7 +219,7 @@ class AudioLDM2:
         for name, (kind, part_dtype) in parts.items():
             # diffusers' and transformers' names of the same argument differ.
             key = "torch_dtype" if kind.__module__.startswith("diffusers") else "dtype"
-            loaded[name] = kind.from_pretrained(folder / name, local_files_only=True, **{key: part_dtype}).to(device)
+            loaded[name] = pretrained(kind, folder / name, **{key: part_dtype}).to(device)
         for name in tokenizers:
             loaded[name] = AutoTokenizer.from_pretrained(folder / name, local_files_only=True)
         return cls(**loaded, scheduler=DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True))

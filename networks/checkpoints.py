@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,3 +73,26 @@ def compare_names(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], w
     if faults:
         more = f", and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise CheckpointError(f"this is no checkpoint of {what}: {', '.join(faults[:5])}{more}")
+
+
+def pretrained(kind: Any, folder: Path, **named: Any) -> Any:
+    """A network of transformers or diffusers from a folder, whole: nothing is fetched, nothing left at random.
+
+    The libraries give random numbers to what a checkpoint lacks, and only warn; served, that is noise that looks like
+    an answer.
+
+    Args:
+        kind: the class.
+        folder: holds its configuration and weights.
+        named: passed on to its from_pretrained.
+
+    Raises CheckpointError, naming what is missing or of another shape.
+    """
+    network, report = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True, **named)
+    lacking = [*report.get("missing_keys", ())]
+    lacking += [entry[0] if isinstance(entry, tuple) else entry for entry in report.get("mismatched_keys", ())]
+    if lacking:
+        names = ", ".join(sorted(map(str, lacking))[:5])
+        raise CheckpointError(f"{folder} lacks {len(lacking)} tensors of {kind.__name__}: {names}")
+    network.eval()
+    return network

@@ -6,6 +6,7 @@ the order of computation are those of the published models. Nothing is fetched.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,15 @@ from torch import nn
 from transformers import (
     ClapConfig,
     ClapModel,
+    CLIPConfig,
+    CLIPModel,
     GPT2Config,
     GPT2LMHeadModel,
+    HubertConfig,
+    HubertModel,
     PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForMaskedLM,
     SpeechT5HifiGan,
     SpeechT5HifiGanConfig,
     T5Config,
@@ -193,3 +200,60 @@ def save_audioldm2(folder: Path, parts: dict[str, Any] | None = None) -> Path:
 def rows_alone(function: Any, *batches: torch.Tensor) -> Sequence[torch.Tensor]:
     """What `function` says of each row alone, for comparing with what it says of the batch."""
     return [function(*(batch[row : row + 1] for batch in batches)) for row in range(batches[0].shape[0])]
+
+
+# MERT-v1-95M says of itself what HuBERT does not know; all of it as published (m-a-p/MERT-v1-95M, config.json).
+MERT_EXTRAS = {
+    "model_type": "mert_model",
+    "architectures": ["MERTModel"],
+    "feature_extractor_cqt": False,
+    "deepnorm": False,
+    "attention_relax": -1.0,
+    "sample_rate": 24000,
+}
+
+
+def mmva_encoders(
+    folder: Path, seed: int = 0, layers: int = 3, width: int = 16, picture: int = 12
+) -> dict[str, Path]:
+    """Folders of the three encoders as their publishers lay them out: a whole CLIP, a MERT, a RoBERTa with its head.
+
+    Args:
+        folder: where the three folders are made.
+        seed: of the weights.
+        layers: blocks of MERT and RoBERTa; what MMVA mixes is one more.
+        width: of MERT and RoBERTa.
+        picture: of CLIP's vector, which is the embedding's size.
+    """
+    small = {"hidden_size": width, "intermediate_size": 32, "num_attention_heads": 4}
+    sides = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2}
+    made = {
+        "picture": CLIPModel(
+            CLIPConfig(
+                text_config=sides | {"vocab_size": 64, "eos_token_id": 2, "bos_token_id": 1},
+                vision_config=sides | {"patch_size": 56},
+                projection_dim=picture,
+            )
+        ),
+        "sound": HubertModel(
+            HubertConfig(
+                **small,
+                num_hidden_layers=layers,
+                conv_dim=(8,) * 7,
+                num_conv_pos_embeddings=16,
+                num_conv_pos_embedding_groups=4,
+            )
+        ),
+        "text": RobertaForMaskedLM(
+            RobertaConfig(
+                **small, num_hidden_layers=layers, vocab_size=64, max_position_embeddings=40, pad_token_id=0
+            )
+        ),
+    }
+    for number, (modality, network) in enumerate(made.items()):
+        randomise(network, seed + number)
+        network.save_pretrained(folder / modality)
+    config = folder / "sound" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | MERT_EXTRAS))
+    tokeniser(begin="<s>").save_pretrained(folder / "text")
+    return {modality: folder / modality for modality in made}
