@@ -8,6 +8,7 @@ import os
 import random
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -601,15 +602,21 @@ def test_each_profile_is_built_by_its_own_maker(
     assert missing.exit_code == 1 and "make " in missing.stderr and environment in missing.stderr
     python = tmp_path / environment / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\necho "$@ $PROMENADE_WEIGHTS" > "{tmp_path}/said"\nexit ${{STATUS:-0}}\n')
-    python.chmod(0o755)
+    python.touch()
+    runs: list[tuple[list[str], str]] = []
+
+    def run(command: list[str], *, env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
+        runs.append((command, env["PROMENADE_WEIGHTS"]))
+        return subprocess.CompletedProcess(command, len(runs) - 1)
+
+    monkeypatch.setattr(cli.subprocess, "run", run)
     built = CliRunner().invoke(cli.application, command)
     repository = tmp_path / "model_repository" / profile
     assert json.loads(built.stdout) == {"profile": profile, "repository": str(repository), "built": True}
-    said = (tmp_path / "said").read_text().split()
-    assert said == ["-m", maker, "--repository", str(repository), str(tmp_path / "weights")]
-    monkeypatch.setenv("STATUS", "1")
-    assert json.loads(CliRunner().invoke(cli.application, command).stdout)["built"] is False
+    asked = [str(python), "-m", maker, "--repository", str(repository)]
+    assert runs == [(asked, str(tmp_path / "weights"))]
+    failed = CliRunner().invoke(cli.application, command)
+    assert failed.exit_code == 1 and json.loads(failed.stdout)["built"] is False
 
 
 def test_a_profile_that_nobody_builds_is_wrong_usage() -> None:
