@@ -11,9 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import ClapConfig, ClapModel, CLIPConfig, CLIPModel, RobertaConfig, RobertaModel
+from safetensors.torch import save_file
+from transformers import (
+    ClapConfig,
+    ClapModel,
+    CLIPConfig,
+    CLIPModel,
+    HubertConfig,
+    HubertModel,
+    RobertaConfig,
+    RobertaModel,
+)
 
-from networks import imagebind
+from networks import imagebind, mmva
 
 REVISION = "made-by-the-tests"
 WORDS = (
@@ -142,14 +152,14 @@ def tiny_clap(tokens: int) -> ClapModel:
     return ClapModel(config).eval()
 
 
-def tiny_roberta(tokens: int) -> RobertaModel:
-    """RoBERTa with three narrow layers."""
+def tiny_roberta(tokens: int, layers: int = 3) -> RobertaModel:
+    """RoBERTa with a few narrow layers."""
     torch.manual_seed(4)
     config = RobertaConfig(
         vocab_size=tokens,
         hidden_size=16,
         intermediate_size=32,
-        num_hidden_layers=3,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         max_position_embeddings=514,
         type_vocab_size=1,
@@ -166,6 +176,27 @@ def tiny_imagebind() -> Any:
     return shaken(imagebind.build(imagebind.TINY), spread=0.2)
 
 
+def tiny_mert() -> HubertModel:
+    """HuBERT's architecture, which MERT has, with two narrow layers and its seven convolutions."""
+    torch.manual_seed(6)
+    config = HubertConfig(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        conv_dim=(8,) * 7,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2,
+    )
+    return HubertModel(config).eval()
+
+
+def tiny_mmva() -> mmva.MMVA:
+    """What is trained of MMVA, for encoders of three layers of 16."""
+    torch.manual_seed(7)
+    return shaken(mmva.MMVA(mmva.Sizes(layers=3, width=16)), spread=0.1)
+
+
 def make_weights(root: Path) -> None:
     """All weights folders that the sensing networks need, below `root`."""
     tokenizer = roberta_tokenizer()
@@ -175,10 +206,14 @@ def make_weights(root: Path) -> None:
     own = folder_of(root, "pacscore")
     torch.save({"state_dict": openai_names(tiny_clip(2))}, own / "clip_ViT-B-32.pth")
     clip_config().save_pretrained(own)
-    for name, model in (
-        ("laion/clap-htsat-unfused", tiny_clap(tokens)),
-        ("FacebookAI/roberta-large", tiny_roberta(tokens)),
-    ):
+    save_file(tiny_mmva().state_dict(), folder_of(root, "mmva") / "model.safetensors")
+    tiny_mert().save_pretrained(folder_of(root, "m-a-p/MERT-v1-95M"))
+    with_tokeniser = {
+        "laion/clap-htsat-unfused": tiny_clap(tokens),
+        "FacebookAI/roberta-large": tiny_roberta(tokens),
+        "FacebookAI/roberta-base": tiny_roberta(tokens, layers=2),
+    }
+    for name, model in with_tokeniser.items():
         folder = folder_of(root, name)
         model.save_pretrained(folder)
         tokenizer.save(str(folder / "tokenizer.json"))

@@ -44,11 +44,11 @@ TOLERANCE: Final = {"fp32": 1e-4, "fp16": 2e-2}
 CLIP_TOKENIZER: Final = ("embed_text", "score_caption")
 """Models that read texts with CLIP's tokeniser (ImageBind's is the same)."""
 TOKENIZERS: Final = {
-    "clap_text": ("clap_text", "tokenizer.json"),
-    "bert_text": ("score_caption", "bert_tokenizer.json"),
-    "mmva_text": ("va_text", "tokenizer.json"),
+    "clap_text": ("weights", "clap_text", "tokenizer.json"),
+    "bert_text": ("weights", "score_caption", "bert_tokenizer.json"),
+    "mmva_text": ("weights_encoder", "va_text", "tokenizer.json"),
 }
-"""Exported network -> the model and the file that its weights folder's tokenizer.json goes to."""
+"""Exported network -> the setting whose folder holds its tokenizer.json, the model and the file that it goes to."""
 EDGE_FILES: Final = {
     "efficientnet_lite0/1/model.onnx": "efficientnet_lite0/1/model.onnx",
     "measure_picture/1/labels.json": "measure_picture/1/labels.json",
@@ -126,8 +126,9 @@ def export(repository: Path, model: str, environment: Mapping[str, str] | None =
             size += made.stat().st_size
             made.replace(folder / made.name)
     if model in TOKENIZERS:
-        target, name = TOKENIZERS[model]
-        _write(repository / target / "1" / name, choices.weights().file("tokenizer.json").read_text(encoding="utf-8"))
+        setting, target, name = TOKENIZERS[model]
+        read = choices.weights(setting).file("tokenizer.json").read_text(encoding="utf-8")
+        _write(repository / target / "1" / name, read)
     _write(folder / MADE, json.dumps({**recipe, "difference": difference}, indent=1))
     return Made(model, True, time.monotonic() - started, difference, size)
 
@@ -188,17 +189,19 @@ def _choices(repository: Path, model: str, environment: Mapping[str, str] | None
 
 
 def _recipe(choices: Choices) -> dict[str, Any]:
-    weights = choices.weights()
+    """What the file depends on: weights, settings, and the code that makes it."""
     digest = hashlib.sha256()
-    for path in sorted(weights.folder.rglob("*")):
-        if path.is_file():
-            held = path.stat()
-            digest.update(f"{path.relative_to(weights.folder)} {held.st_size} {held.st_mtime_ns}\n".encode())
+    used = [choices.weights(key) for key in ("weights", "weights_encoder") if choices.text(key, "")]
+    for weights in used:
+        for path in sorted(weights.folder.rglob("*")):
+            if path.is_file():
+                held = path.stat()
+                digest.update(f"{path.relative_to(weights.folder)} {held.st_size} {held.st_mtime_ns}\n".encode())
+    digest.update(choices.text("layers", "").encode())
     for name in ("onnx_networks.py", "export.py"):
         digest.update((Path(__file__).parent / name).read_bytes())
     return {
-        "weights": weights.name,
-        "revision": weights.revision,
+        "weights": ", ".join(f"{weights.name}@{weights.revision}" for weights in used),
         "precision": choices.precision(),
         "made_of": digest.hexdigest(),
     }

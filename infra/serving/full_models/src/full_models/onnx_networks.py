@@ -15,12 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from full_models import clap_inputs, imagebind_inputs, pictures
+from full_models import clap_inputs, imagebind_inputs, mmva_inputs, pictures
 from full_models.text_tokens import CONTEXT
 from full_models.weights import Choices, MissingWeights, Weights
 
 BERT_LAYERS: Final = 17
 """The layer of roberta-large whose token vectors agree best with people (BERTScore, appendix B)."""
+
+
+MMVA_FILES: Final = ("model.safetensors", "mmva.safetensors", "mmva.pt")
+"""What the trained part of MMVA may be called in its folder."""
+ENCODER: Final = "weights_encoder"
+"""The setting that names the published encoder below what was trained on top of it."""
 
 
 @dataclass(frozen=True)
@@ -265,6 +271,32 @@ def _bert(choices: Choices) -> nn.Module:
     return TokenVectors(model)
 
 
+class ValenceArousal(nn.Module):
+    """A tower of MMVA -> its reading alone: valence and arousal [B, 2]."""
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The embedding is left out: nothing that is served asks for it."""
+        _, read = self.tower(*inputs)
+        answer: Tensor = read
+        return answer
+
+
+def _mmva(modality: Any) -> Callable[[Choices], nn.Module]:
+    def build(choices: Choices) -> nn.Module:
+        from networks import mmva
+        from networks.checkpoints import read_checkpoint
+
+        trained = choices.weights().file(*MMVA_FILES)
+        encoder = mmva.encoder(modality, choices.weights(ENCODER).folder)
+        return ValenceArousal(mmva.Tower(encoder, mmva.MMVA.from_state(read_checkpoint(trained)), modality))
+
+    return build
+
+
 _PIXELS: Final = {"pixels": ((3, pictures.SIDE, pictures.SIDE), torch.float32)}
 _TOKENS: Final = {"tokens": ((CONTEXT,), torch.int64)}
 _TEXT: Final = {"tokens": ((-1,), torch.int64), "mask": ((-1,), torch.int64)}
@@ -283,5 +315,8 @@ NETWORKS: Final[Mapping[str, Network]] = {
     "clap_sound": Network(_clap("sound"), {"features": ((1, clap_inputs.FRAMES, clap_inputs.MELS), torch.float32)}),
     "clap_text": Network(_clap("text"), _TEXT),
     "bert_text": Network(_bert, _TEXT, "vectors"),
+    "mmva_picture": Network(_mmva("picture"), _PIXELS, "va"),
+    "mmva_sound": Network(_mmva("sound"), {"samples": ((mmva_inputs.CLIP,), torch.float32)}, "va"),
+    "mmva_text": Network(_mmva("text"), _TEXT, "va"),
 }
 """Model folder -> its network."""
