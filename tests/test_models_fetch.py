@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from promenade import cli, models_fetch
+from promenade.profile import read_profile
 from promenade.settings import CLONE, Settings
 from promenade.weights import (
     AGREED,
@@ -697,10 +698,15 @@ def test_whatever_a_served_model_names_is_in_the_list() -> None:
     for path in sorted((CLONE / "model_repository" / "full").glob("*/config.pbtxt")):
         for value in re.findall(r'key: "weights\w*" value: \{ string_value: "([^"]*)"', path.read_text()):
             named[value.partition("@")[0]] = path.parent.name
-    assert "FacebookAI/roberta-large" in named
+    for path in sorted((CLONE / "infra" / "serving" / "full_models" / "src").rglob("*.py")):
+        for value in re.findall(r'(?:weights|default)="(\w[\w.-]*/[\w.-]+)"', path.read_text()):
+            named[value] = path.name
+    assert {"FacebookAI/roberta-large", "Qwen/Qwen2-Audio-7B-Instruct"} <= named.keys()
     # MMVA's towers and the aligner are trained, not published.
     missing = {value: model for value, model in named.items() if "/" in value and value not in known}
     assert missing == {}
+    served = read_profile(CLONE / "model_repository" / "full.toml").models
+    assert {name for entry in LIST.weights for name in entry.needed_by} <= served.keys()
 
 
 def test_the_weights_folder_is_the_one_that_the_stack_hands_to_models() -> None:
