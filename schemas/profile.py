@@ -96,10 +96,8 @@ class Profile(BaseModel):
 
     def listening_space(self) -> str | None:
         """The space in which a picture and a sound are compared directly (ImageBind); None: there is none."""
-        for space in self.spaces:
-            if space.name == self.composer_space and set(space.kinds) == set(Kind):
-                return space.name
-        return None
+        both = {space.name for space in self.spaces if set(space.kinds) == set(Kind)}
+        return next((name for name in (self.raw_space, self.composer_space) if name in both), None)
 
     def all_spaces(self) -> tuple[Space, ...]:
         """Emotion spaces first, then the profile's own."""

@@ -336,3 +336,17 @@ def test_weights_are_read_from_their_folders(folder: Path, parts: dict[str, Any]
         "compose_music", {"weights": str(folder / "audioldm2"), "weights_aligner": "none", "device": "cpu"}
     )
     assert Art2Mus.load(none, nobody).aligner is None
+
+
+def test_without_an_aligner_texts_are_composed_for_and_pictures_refused_with_the_reason(
+    folder: Path, tmp_path: Path
+) -> None:
+    for where, words in ((tmp_path, "hold no checkpoint of the image aligner"), (tmp_path / "x", "does not exist")):
+        choices = Choices(
+            "compose_music",
+            {"weights": str(folder / "audioldm2"), "weights_aligner": str(where), "device": "cpu"},
+        )
+        loaded = Art2Mus.load(choices, nobody)
+        assert len(sound(loaded, question())) == 5 * RATE
+        with pytest.raises(Invalid, match=f"only text: .*{words}"):
+            sound(loaded, question(), conditioning="picture")

@@ -46,19 +46,28 @@ class Art2Mus:
         model: AudioLDM 2.
         aligner: makes tokens of the picture's vector; None: only text can be composed for.
         call: other served models, for the reranking.
+        missing: why there is no aligner.
     """
 
-    def __init__(self, model: AudioLDM2, aligner: ImageAligner | None, call: Call) -> None:
+    def __init__(
+        self,
+        model: AudioLDM2,
+        aligner: ImageAligner | None,
+        call: Call,
+        missing: str = "no weights of the image aligner are set",
+    ) -> None:
         self.model = model
         self.aligner = aligner
         self._call = call
+        self._missing = missing
 
     @classmethod
     def load(cls, choices: Choices, call: Call) -> Art2Mus:
         """Read the weights that the settings name.
 
         Raises:
-            MissingWeights, BadChoice: see `full_models.weights`.
+            MissingWeights, BadChoice: see `full_models.weights`. Without the image aligner's weights there is music
+                for texts all the same.
             FileNotFoundError, networks.checkpoints.CheckpointError: what was found is something else.
         """
         from networks.aligner import ImageAligner
@@ -69,16 +78,15 @@ class Art2Mus:
         model = AudioLDM2.from_folder(choices.weights().folder, precision=choices.precision("fp32"), device=device)
         if choices.text("compiled", "no") == "yes":
             model = model.faster()
-        aligner = None
-        if choices.text("weights_aligner", "") not in ("", "none"):
-            found = choices.weights("weights_aligner")
-            files = sorted(
-                path for pattern in ("*.safetensors", "*.pt", "*.pth", "*.bin") for path in found.folder.glob(pattern)
-            )
-            if not files:
-                raise MissingWeights(f"the weights {found.name} in {found.folder} hold no checkpoint of the aligner")
-            token_size = int(model.language_model.config.n_embd)
-            aligner = ImageAligner.from_state(read_checkpoint(files[0]), token_size=token_size).to(device)
+        try:
+            file = _checkpoint(choices)
+        except MissingWeights as reason:
+            # The other composers of this profile need text alone, so this is told to those who ask for pictures.
+            return cls(model, None, call, str(reason))
+        if file is None:
+            return cls(model, None, call)
+        token_size = int(model.language_model.config.n_embd)
+        aligner = ImageAligner.from_state(read_checkpoint(file), token_size=token_size).to(device)
         return cls(model, aligner, call)
 
     def tokens(self, vector: Array) -> torch.Tensor:
@@ -90,7 +98,7 @@ class Art2Mus:
         import torch
 
         if self.aligner is None:
-            raise Invalid("the picture alone cannot be composed for: no weights of the image aligner are set")
+            raise Invalid(f"a picture cannot be composed for, only text: {self._missing}")
         if len(vector) != self.aligner.vector_size:
             raise Invalid(
                 f"VECTOR holds {len(vector)} numbers, and the image aligner takes {self.aligner.vector_size}: the "
@@ -162,6 +170,22 @@ class Art2Mus:
         return [float(value) for value in found @ vector / np.maximum(lengths, 1e-12)]
 
 
+def _checkpoint(choices: Choices) -> Path | None:
+    """The image aligner's file; None where the setting says that there is to be none.
+
+    Raises:
+        MissingWeights: it is not there.
+    """
+    if choices.text("weights_aligner", "none") == "none":
+        return None
+    found = choices.weights("weights_aligner")
+    patterns = ("*.safetensors", "*.pt", "*.pth", "*.bin")
+    files = sorted(path for pattern in patterns for path in found.folder.glob(pattern))
+    if not files:
+        raise MissingWeights(f"the weights {found.name} in {found.folder} hold no checkpoint of the image aligner")
+    return files[0]
+
+
 class Art2MusModel(ComposerModel):
     """The served model. WISHES: "conditioning" (picture, text, both), "prompt", "negative", "guidance", "steps",
     "solver" (ddim, fast), "candidates"; what is missing is a parameter of config.pbtxt, by default the paper's.
@@ -185,8 +209,6 @@ class Art2MusModel(ComposerModel):
         """Weights are looked for at once, so that the server's start says what is missing; they are read later."""
         self._choices = Choices(Path(self.folder).parent.name, self.parameters, self.folder)
         self._choices.weights()
-        if self._choices.text("weights_aligner", "") not in ("", "none"):
-            self._choices.weights("weights_aligner")
         self.defaults()
         self._tickets = OrderedDict()
 
