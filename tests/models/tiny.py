@@ -12,27 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler
-from diffusers.pipelines.audioldm2.modeling_audioldm2 import AudioLDM2ProjectionModel, AudioLDM2UNet2DConditionModel
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
 from transformers import (
-    ClapConfig,
-    ClapModel,
     CLIPConfig,
     CLIPModel,
-    GPT2Config,
-    GPT2LMHeadModel,
     HubertConfig,
     HubertModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForMaskedLM,
-    SpeechT5HifiGan,
-    SpeechT5HifiGanConfig,
-    T5Config,
-    T5EncoderModel,
 )
+
+from networks import sizes
 
 SENTENCE = "music representing the content of this artwork low quality a quiet evening by sea with strings and piano"
 WORDS = tuple(f"{SENTENCE} slow fast joyful sad picture photo depicts painting song".split())
@@ -77,117 +69,18 @@ def tokeniser(
     )
 
 
-def audioldm2_parts(seed: int = 0, token_size: int = 16) -> dict[str, Any]:
-    """The parts of an AudioLDM 2, named as the pipeline of diffusers names them; a second and a half on one core.
+def audioldm2_parts(seed: int = 0) -> dict[str, Any]:
+    """The parts of an AudioLDM 2 and its tokenisers, named as the pipeline of diffusers names them.
 
     Args:
         seed: of the weights.
-        token_size: GPT-2's width, which the image aligner's tokens must have.
     """
-    unet = AudioLDM2UNet2DConditionModel(
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        norm_num_groups=8,
-        sample_size=32,
-        in_channels=4,
-        out_channels=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        # As published: one that looks at the sound itself, one at the language of audio (768 there), one at the text
-        # (1024 there).
-        cross_attention_dim=((None, token_size, 32),) * 2,
-        attention_head_dim=4,
-    )
-    vae = AutoencoderKL(
-        block_out_channels=[8, 16],
-        in_channels=1,
-        out_channels=1,
-        norm_num_groups=8,
-        down_block_types=["DownEncoderBlock2D"] * 2,
-        up_block_types=["UpDecoderBlock2D"] * 2,
-        latent_channels=4,
-        scaling_factor=0.5,
-    )
-    clap = ClapModel(
-        ClapConfig(
-            text_config={
-                "vocab_size": 64,
-                "hidden_size": 16,
-                "intermediate_size": 32,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 4,
-                "max_position_embeddings": 64,
-                "pad_token_id": 0,
-            },
-            audio_config={
-                "spec_size": 64,
-                "window_size": 4,
-                "num_mel_bins": 64,
-                "patch_size": 4,
-                "patch_stride": 4,
-                "patch_embeds_hidden_size": 16,
-                "depths": [2, 2],
-                "num_attention_heads": [2, 2],
-                "num_hidden_layers": 2,
-                "hidden_size": 32,
-                "projection_dim": 16,
-            },
-            projection_dim=16,
-        )
-    )
-    t5 = T5EncoderModel(
-        T5Config(
-            vocab_size=64, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu"
-        )
-    )
-    gpt2 = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=64,
-            n_embd=token_size,
-            n_layer=2,
-            n_head=4,
-            n_positions=128,
-            max_new_tokens=8,
-            bos_token_id=2,
-            eos_token_id=2,
-        )
-    )
-    vocoder = SpeechT5HifiGan(
-        SpeechT5HifiGanConfig(
-            model_in_dim=8,
-            sampling_rate=16000,
-            upsample_initial_channel=16,
-            upsample_rates=[2, 2],
-            upsample_kernel_sizes=[4, 4],
-            resblock_kernel_sizes=[3, 7],
-            resblock_dilation_sizes=[[1, 3, 5], [1, 3, 5]],
-            normalize_before=False,
-        )
-    )
-    networks = {
-        "unet": unet,
-        "vae": vae,
-        "text_encoder": clap,
-        "text_encoder_2": t5,
-        "language_model": gpt2,
-        "projection_model": AudioLDM2ProjectionModel(16, 32, token_size),
-        "vocoder": vocoder,
-    }
-    for number, network in enumerate(networks.values()):
-        # A louder vocoder would be cut off at one.
-        randomise(network, seed + number, 0.1 if network is vocoder else 0.2)
-    return networks | {
-        "scheduler": DDIMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            clip_sample=False,
-            set_alpha_to_one=False,
-            steps_offset=1,
-        ),
-        "tokenizer": tokeniser(begin="<s>"),
-        "tokenizer_2": tokeniser(),
-    }
+    parts = sizes.audioldm2_parts("tiny")
+    for number, (name, part) in enumerate(parts.items()):
+        if name != "scheduler":
+            # A louder vocoder would be cut off at one.
+            randomise(part, seed + number, 0.1 if name == "vocoder" else 0.2)
+    return parts | {"tokenizer": tokeniser(begin="<s>"), "tokenizer_2": tokeniser()}
 
 
 def save_audioldm2(folder: Path, parts: dict[str, Any] | None = None) -> Path:
