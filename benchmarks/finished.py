@@ -91,7 +91,8 @@ def longest_silence(sound: Sound) -> float:
 
 @dataclass(frozen=True)
 class Written:
-    """A piece's notes. Shares are 0..1; alike is how much the two most alike sections share, 1 for the same."""
+    """A piece's notes. Shares are 0..1; alike is how much the two most alike sections share, 1 for the same; theme is
+    the share of later sections in which the first one's theme is heard again."""
 
     notes: int
     voices: int
@@ -100,6 +101,7 @@ class Written:
     passing: float
     stuck: int
     alike: float
+    theme: float
 
 
 def written(plan: Plan, passages: Sequence[Passage]) -> Written:
@@ -124,7 +126,44 @@ def written(plan: Plan, passages: Sequence[Passage]) -> Written:
         sum(outside) / max(1, len(tuned)),
         stuck,
         max(pairs, default=0.0),
+        float(np.mean([bool(returns(theme(plan, passages), tune(plan, each))) for each in passages[1:] or passages])),
     )
+
+
+Tune = list[tuple[float, int]]
+"""When (beats from the section's beginning) and what its leader plays."""
+
+
+def tune(plan: Plan, passage: Passage) -> Tune:
+    """The tune of a section."""
+    section = plan.sections[passage.number]
+    return [
+        ((note.start - section.start) * section.tempo / 60, note.pitch)
+        for note in passage.notes
+        if note.voice == section.voices[0]
+    ]
+
+
+def theme(plan: Plan, passages: Sequence[Passage]) -> Tune:
+    """What a listener keeps in mind of how the piece begins: five tones at most."""
+    return tune(plan, passages[0])[: min(5, passages[0].theme)]
+
+
+def returns(theme: Tune, tune: Tune) -> list[float]:
+    """Where (beats) the theme is heard in a tune: all of its tones one after the other, in its rhythm (a third of a
+    beat more or less, from its first), up and down as it goes (a repeated tone may become a step), its intervals
+    wider or narrower by 3 semitones on average at most. At any pitch."""
+    found = []
+    for start in range(len(tune) - len(theme) + 1 if theme else 0):
+        window = tune[start : start + len(theme)]
+        behind = window[0][0] - theme[0][0]
+        late = [abs(at - said - behind) for (at, _), (said, _) in zip(window, theme, strict=True)]
+        one, other = (np.diff([pitch for _, pitch in each]) for each in (theme, window))
+        near = len(theme) < 2 or float(np.abs(one - other).mean()) <= 3
+        along = (one * other > 0) | ((one * other == 0) & (np.abs(one - other) <= 2))
+        if max(late) <= 1 / 3 and bool(along.all()) and near:
+            found.append(window[0][0])
+    return found
 
 
 def _alike(plan: Plan, one: Passage, other: Passage) -> float:

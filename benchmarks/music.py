@@ -565,6 +565,8 @@ def _measures(results: Results, seconds: float) -> Iterator[tuple[str, str, list
     yield row("voices", "3 where the ensemble has them", values, good)
     values = [each.alike for each in written]
     yield row("most alike two sections, shared notes", "below .9", values, [value < 0.9 for value in values])
+    values = [each.theme for each in written]
+    yield row("later sections that state the first one's theme", "all", values, [value == 1 for value in values])
 
 
 def _found(name: str, found: Found) -> str:

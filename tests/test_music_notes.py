@@ -18,6 +18,7 @@ from edge_models.music.score import Ask, Note, Passage, Plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import finished
 from tests.serving_fixtures import REPOSITORY
 
 NETWORK = REPOSITORY / "compose_music" / "1" / "performance_rnn.onnx"
@@ -205,6 +206,53 @@ def test_equal_fragments_still_make_sections_of_their_own(seed: int, player: Ste
     assert len(shapes) == len(tunes) == 4
 
 
+long_asks = st.builds(
+    ask,
+    valence=feelings,
+    arousal=feelings,
+    rgb=st.tuples(*[st.floats(0, 255, width=32)] * 3),
+    seconds=st.sampled_from([30.0, 45.0, 60.0]),
+    seed=st.integers(0, 2**40),
+    spread=st.sampled_from([0.0, 0.1, 0.3]),
+    instruments=st.sampled_from([None, None, None, *plan.FAMILIES]),
+)
+
+
+@pieces
+@given(long_asks)
+def test_the_theme_comes_back_in_every_section_and_in_the_closing(asked: Ask) -> None:
+    made, passages = write(asked)
+    theme = finished.theme(made, passages)
+    assert len(theme) >= 3
+    for passage in passages[1:]:
+        # Where a section begins with all of the theme, it is heard there.
+        if passage.theme >= len(theme):
+            starts = finished.returns(theme, finished.tune(made, passage))
+            assert starts and starts[0] < 1 / 3
+    sections = made.sections[1:]
+    span = theme[-1][0] + made.meter
+    room = [section.beats >= span for section in sections]
+    stated = [passage.theme >= len(theme) for passage in passages[1:]]
+    assert all(there or not wide for there, wide in zip(stated, room, strict=True))
+    assert asked.seconds < 45 or all(room)
+    # The end remembers the beginning: a long last section states it again in its second part.
+    if made.sections[-1].beats >= 8 * made.meter:
+        starts = finished.returns(theme, finished.tune(made, passages[-1]))
+        assert starts[-1] >= 0.3 * made.sections[-1].beats
+
+
+def test_another_piece_does_not_have_the_theme() -> None:
+    written = [write(ask(0.6, 0.5, seconds=45, seed=seed)) for seed in range(6)]
+    themes = [finished.theme(*piece) for piece in written]
+    foreign = [
+        bool(finished.returns(theme, finished.tune(made, passage)))
+        for number, theme in enumerate(themes)
+        for other, (made, passages) in enumerate(written) if other != number
+        for passage in passages
+    ]  # fmt: skip
+    assert np.mean(foreign) < 0.2
+
+
 def test_the_same_ask_is_the_same_piece_and_other_seeds_and_pictures_are_others() -> None:
     asked = ask(seconds=12)
     assert write(asked) == write(asked)
@@ -233,6 +281,27 @@ def test_more_valence_is_major_like_and_higher(arousal: float, seed: int) -> Non
         assert low[0].sections[0].register < high[0].sections[0].register
     lowest, highest = (np.mean([note.pitch for note in pitched(piece)]) for piece in (levels[0], levels[-1]))
     assert lowest + 4 < highest
+
+
+def test_valence_changes_how_it_is_played_and_with_what() -> None:
+    bright = {one.name: one.cheer for one in plan.INSTRUMENTS}
+
+    def means(valence: float) -> tuple[float, ...]:
+        cheer, triads, width, short = [], [], [], []
+        for seed in range(8):
+            made, passages = write(ask(valence, 0.5, seconds=30, seed=seed, key=("D", "dorian")))
+            cheer += [bright[voice.name] for voice in made.voices if voice.family != "drums"]
+            triads += [name.rstrip("#b")[1:2] not in ("m", "d") for one in passages for _, name in one.chords]
+            tune = [pitch for passage in passages for _, pitch in finished.tune(made, passage)]
+            width += list(np.abs(np.diff(tune)))
+            short += [
+                note.seconds for passage in passages for note in passage.notes
+                if made.voices[note.voice].role == "bass"
+            ]  # fmt: skip
+        return float(np.mean(cheer)), float(np.mean(triads)), float(np.mean(width)), -float(np.mean(short))
+
+    for sad, happy in zip(means(0.2), means(0.8), strict=True):
+        assert sad < happy
 
 
 def test_calm_holds_notes_and_movement_shortens_them() -> None:

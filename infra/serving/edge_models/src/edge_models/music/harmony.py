@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_models.music import valence
+
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 FLATS = {"Db": "C#", "Eb": "D#", "Gb": "F#", "Ab": "G#", "Bb": "A#", "Cb": "B", "Fb": "E", "E#": "F", "B#": "C"}
 
@@ -176,6 +178,7 @@ def progression(
     random: np.random.Generator,
     start: int = 0,
     tension: float = 0.0,
+    pleasant: float = 0.5,
 ) -> list[Chord]:
     """The chords of one phrase.
 
@@ -188,6 +191,7 @@ def progression(
         random: chooses among what is usual.
         start: the degree of the first chord.
         tension: 0..1, how readily minor-like modes take a diminished chord that presses on to the next.
+        pleasant: valence, 0..1: major chords are taken the likelier, minor ones the less likely.
     """
     if slots == 1:
         return [chord(key, {"half": _HALF[key.mode][0]}.get(cadence, 0))]
@@ -196,8 +200,15 @@ def progression(
         return [dominant(key) if closing == 4 else chord(key, closing), chord(key, 0)]
     ending: list[int] = []
 
+    def likely(degree: int) -> float:
+        scale = key.scale
+        third, fifth = ((scale[(degree + step) % 7] - scale[degree]) % 12 for step in (2, 4))
+        # The fifth degree of a minor key stands for its dominant, which is a major chord.
+        return valence.chord_weight(4 if degree == 4 and key.mode == "minor" else third, fifth, pleasant)
+
     def pick(options: Sequence[int]) -> int:
-        return options[int(random.integers(len(options)))]
+        weights = np.array([likely(degree) for degree in options])
+        return int(random.choice(list(options), p=weights / weights.sum()))
 
     if cadence in ("half", "full", "plagal"):
         goal = 3 if cadence == "plagal" else pick(_HALF[key.mode] if cadence == "half" else _CLOSING[key.mode])
@@ -208,8 +219,8 @@ def progression(
     while len(degrees) < slots - len(ending):
         options = _WALKS[key.mode][degrees[-1]]
         weights = np.array([
-            weight * (0.25 if degree in degrees[-3:] else 1.0) * (1e-6 if ending and degree == ending[0] and
-            len(degrees) == slots - len(ending) - 1 else 1.0)
+            weight * likely(degree) * (0.25 if degree in degrees[-3:] else 1.0) * (1e-6 if ending and
+            degree == ending[0] and len(degrees) == slots - len(ending) - 1 else 1.0)
             for degree, weight in options.items()
         ])  # fmt: skip
         degrees.append(int(random.choice(list(options), p=weights / weights.sum())))

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from edge_models.music import loudness
+from edge_models.music import loudness, valence
 from edge_models.music.loudness import HOP, Meter, OverlapAdd, Sound, Spectrum
 from edge_models.music.score import SAMPLE_RATE, Plan
 
@@ -134,16 +134,16 @@ class Room:
 
 
 def room_of(plan: Plan) -> Room:
-    """The room for a piece: calm is larger, nostalgia darker, movement nearer and brighter."""
+    """The room for a piece: calm is larger, nostalgia darker, movement nearer and brighter; and see `valence`."""
     weights = [section.seconds for section in plan.sections]
-    movement, calm, nostalgia = (
+    movement, calm, nostalgia, pleasant = (
         float(np.average([getattr(section, name) for section in plan.sections], weights=weights))
-        for name in ("movement", "calm", "nostalgia")
+        for name in ("movement", "calm", "nostalgia", "valence")
     )
     return Room(
-        decay=min(2.6, max(0.9, 1.3 + 1.2 * calm - 0.4 * movement)),
+        decay=min(2.6, max(0.9, 1.3 + 1.2 * calm - 0.4 * movement + valence.room(pleasant))),
         wet=-4.0 + 2.0 * calm,
-        brightness=max(-3.0, min(3.0, 1.5 + 2.0 * movement - 3.5 * nostalgia)),
+        brightness=max(-4.0, min(4.0, 1.5 + 2.0 * movement - 3.5 * nostalgia + valence.shelf(pleasant))),
     )
 
 

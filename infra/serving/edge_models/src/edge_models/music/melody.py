@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edge_models.music import harmony
+from edge_models.music import harmony, valence
 from edge_models.music.harmony import Chord, Key
 from edge_models.music.performance_rnn import Played
 
@@ -42,12 +42,17 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True)
 class Tone:
-    """A note of a tune: `loud` is how much louder (or softer) it was played than the rest, in velocity."""
+    """A note of a tune: `loud` is how much louder (or softer) it was played than the rest, in velocity.
+
+    `theme` counts the tones of a statement of the idea that is to be recognised, from 1 on: they are neither left out
+    nor divided, and go up and down as the idea does. 0 is any other tone.
+    """
 
     beat: float
     beats: float
     degree: int
     loud: float = 0.0
+    theme: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +114,18 @@ def metric(beat: float, meter: int) -> float:
 
 
 def thin(tones: Sequence[Tone], count: int, meter: int) -> list[Tone]:
-    """The `count` most telling tones (strong places, long, loud); those before take over the time of the others."""
+    """The `count` most telling tones (strong places, long, loud), the theme's first; they fill the others' time."""
     if len(tones) <= count:
         return list(tones)
     ranked = sorted(
         range(1, len(tones)),
         key=lambda place: (
+            not tones[place].theme,
             -(0.6 * metric(tones[place].beat, meter) + 0.25 * tones[place].beats + 0.02 * tones[place].loud),
             place,
         ),
     )
-    kept = sorted({0, *ranked[: max(0, count - 1)]})
+    kept = sorted({0, *ranked[: max(0, count - 1, sum(tone.theme > 0 for tone in tones[1:]))]})
     end = tones[-1].beat + tones[-1].beats
     borders = [*(tones[place].beat for place in kept[1:]), end]
     return [
@@ -128,10 +134,19 @@ def thin(tones: Sequence[Tone], count: int, meter: int) -> list[Tone]:
 
 
 def split(tones: Sequence[Tone], count: int, shortest: float) -> list[Tone]:
-    """More tones: the longest are divided, stepping towards the next, until there are `count` (or none is long)."""
+    """More tones: the longest are divided, stepping towards the next, until there are `count` (or none is long).
+
+    The theme's tones stay whole, but for the last of each statement.
+    """
     result = list(tones)
     while len(result) < count:
-        place = max(range(len(result)), key=lambda number: (result[number].beats, -number))
+        free = [
+            number for number, tone in enumerate(result)
+            if not tone.theme or number + 1 == len(result) or result[number + 1].theme <= tone.theme
+        ]  # fmt: skip
+        if not free:
+            break
+        place = max(free, key=lambda number: (result[number].beats, -number))
         tone = result[place]
         half = tone.beats / 2
         if half < shortest - 1e-6:
@@ -171,12 +186,23 @@ def from_heard(heard: Sequence[Heard], start: float, beats: float, key: Key) -> 
     ]
 
 
+WIDEST = 8
+"""Degrees between the lowest and the highest tone of an idea: an octave and a step."""
+
+
 def find_motif(
-    rows: Sequence[Sequence[Heard]], key: Key, meter: int, beats: float, count: int, random: np.random.Generator
+    rows: Sequence[Sequence[Heard]],
+    key: Key,
+    meter: int,
+    beats: float,
+    count: int,
+    random: np.random.Generator,
+    pleasant: float = 0.5,
 ) -> Motif:
     """The stretch of playing that makes the best idea: singable steps, a shape, more than one length of tone.
 
-    Where nothing was played that serves, a plain broken chord is taken.
+    Where nothing was played that serves, a plain broken chord is taken. `pleasant` is valence (0..1): it asks for
+    rising ideas, and for wide intervals (see `valence`).
     """
     best: tuple[float, list[Tone]] | None = None
     for heard in rows:
@@ -196,6 +222,8 @@ def find_motif(
             value += 0.8 * min(3, len({round(tone.beats, 2) for tone in tones})) - 1.0 * tones[0].beat
             value += 0.5 if 1 in steps else 0.0
             value -= 0.3 * abs(len(tones) - count)
+            # Where it leads, for an octave as much as for one more length of tone.
+            value += 0.8 * float(np.clip((degrees[-1] - degrees[0]) / 7, -1, 1)) * (2 * pleasant - 1)
             if best is None or value > best[0] + 1e-9:
                 best = (value, tones)
     if best is None:
@@ -207,7 +235,27 @@ def find_motif(
         # The idea begins on its first beat.
         tones[0] = replace(tones[0], beat=0.0, beats=tones[0].beats + tones[0].beat)
     first = tones[0].degree
-    return Motif(tuple(replace(tone, degree=tone.degree - first) for tone in tones), beats)
+    degrees = [round((tone.degree - first) * valence.spread(pleasant)) for tone in tones]
+    # Tones that differed still do, and nothing lies further apart than a voice sings at ease.
+    degrees = [degree or int(np.sign(tone.degree - first)) for tone, degree in zip(tones, degrees, strict=True)]
+    while max(degrees) - min(degrees) > WIDEST:
+        degrees = [degree - int(np.sign(degree)) for degree in degrees]
+    return Motif(tuple(replace(tone, degree=degree) for tone, degree in zip(tones, degrees, strict=True)), beats)
+
+
+def as_heard(motif: Motif, tones: Sequence[Tone], found: Sequence[int], key: Key) -> Motif:
+    """The idea with the intervals that its first statement got: `found` are the pitches of `tones`."""
+    bent: list[Tone] = []
+    for place, (tone, pitch) in enumerate(zip(tones, found, strict=True)):
+        if tone.theme != place + 1:
+            break
+        degree = key.degree(pitch) - key.degree(found[0])
+        if bent:
+            # A note outside the key has no degree of its own; it goes the way that was heard.
+            way = int(np.sign(pitch - found[place - 1]))
+            degree = degree if int(np.sign(degree - bent[-1].degree)) == way else bent[-1].degree + way
+        bent.append(replace(motif.tones[place], degree=degree))
+    return replace(motif, tones=(*bent, *motif.tones[len(bent) :]))
 
 
 def varied(motif: Motif, kind: str) -> list[Tone]:
@@ -232,6 +280,25 @@ def varied(motif: Motif, kind: str) -> list[Tone]:
     return tones
 
 
+def _placed(motif: Motif, chord: Chord, key: Key, aim: int, low: int, high: int) -> int:
+    """The degree from which the idea lies in low..high as it is: a note of the chord, near to the pitch aimed at."""
+    degrees = [tone.degree for tone in motif.tones]
+    fits = [
+        degree
+        for degree in range(key.degree(low) - min(degrees), key.degree(high) - max(degrees) + 1)
+        if low <= key.pitch(degree + min(degrees)) and key.pitch(degree + max(degrees)) <= high
+    ]
+    if not fits:
+        return key.degree(aim)
+    # Bending may need a step more on either side.
+    easy = [
+        degree for degree in fits
+        if low + 2 <= key.pitch(degree + min(degrees)) and key.pitch(degree + max(degrees)) <= high - 2
+    ]  # fmt: skip
+    return min(easy or fits, key=lambda degree: (6 * (key.pitch(degree) % 12 not in chord.classes)
+                                         + abs(key.pitch(degree) - aim), degree))  # fmt: skip
+
+
 def compose_phrase(
     phrase: Phrase,
     motif: Motif,
@@ -245,6 +312,11 @@ def compose_phrase(
     before: int | None,
     random: np.random.Generator,
     last: bool,
+    low: int,
+    high: int,
+    stated: bool,
+    lead: int | None = None,
+    tilt: float = 0.0,
 ) -> list[Tone]:
     """The tune of one phrase: the idea, the idea again elsewhere, something new, an ending.
 
@@ -258,7 +330,11 @@ def compose_phrase(
         middle: the pitch around which the tune lies.
         before: the pitch that the tune comes from, or None.
         random: chooses among what fits.
-        last: the piece ends with this phrase.
+        last: the piece ends with this phrase: it brings nothing new.
+        low, high: the pitches that the tune has.
+        stated: the phrase begins with the idea as it is, to be recognised.
+        lead: the pitch that what came before leads to: the stated idea begins there, if it fits in.
+        tilt: semitones by which the line rises over the phrase besides (or falls).
 
     Returns:
         Tones from the phrase's first beat (beats counted in the section), not yet bent to the chords.
@@ -267,6 +343,10 @@ def compose_phrase(
     closing = min(phrase.beats, phrase.slots[-1].beats, float(meter)) if last else min(phrase.beats / 2, 2.0)
     if phrase.beats <= 2:
         closing = phrase.beats / 2 if not last else phrase.slots[-1].beats
+    only = stated and not last and phrase.beats <= motif.beats and motif.tones[-1].beat <= phrase.beats - 0.5 + 1e-6
+    if only:
+        # Nothing but the idea fits in: its last tone is the ending.
+        closing = min(closing, phrase.beats - motif.tones[-1].beat)
     tones: list[Tone] = []
     target = before if before is not None else middle
     height = int(random.integers(2, 6))
@@ -278,12 +358,16 @@ def compose_phrase(
         # The line rises to somewhat past its middle and comes back.
         along = (number + 0.5) / parts
         arch = height * (1 - ((along - 0.6) / 0.6) ** 2)
-        aim = round(0.45 * target + 0.55 * (middle + arch))
+        aim = round(0.45 * target + 0.55 * (middle + arch + tilt * (along - 0.5)))
         chord = chord_at(phrase.slots, begin)
         anchor = key.degree(harmony.nearest(chord.classes, aim, aim - 9, aim + 9))
         kind = kinds[number % len(kinds)]
+        theme = stated and number == 0
+        if theme:
+            anchor = _placed(motif, chord, key, aim if lead is None else lead, low, high)
+            kind = "plain"
         material: list[Tone] = []
-        if number == max(1, parts - 2) and parts >= 2:
+        if number == max(1, parts - 2) and parts >= 2 and not last:
             material = from_heard(fresh, number * motif.beats, motif.beats, key)
             if len(material) >= 2:
                 first = material[0]
@@ -292,7 +376,7 @@ def compose_phrase(
                 material = thin(material, max(2, len(motif.tones) + 1), meter)
         if len(material) < 2:
             material = varied(motif, kind)
-        for tone in material:
+        for place, tone in enumerate(material):
             if tone.beat < room - 1e-6:
                 tones.append(
                     replace(
@@ -300,6 +384,7 @@ def compose_phrase(
                         beat=begin + tone.beat,
                         beats=min(tone.beats, room - tone.beat),
                         degree=anchor + tone.degree,
+                        theme=place + 1 if theme else 0,
                     )
                 )
         target = key.pitch(tones[-1].degree)
@@ -309,12 +394,14 @@ def compose_phrase(
         replace(tone, beats=min(tone.beats, end - tone.beat)) for tone in tones if tone.beat < end - shortest / 2
     ]
     inner = thin(tones, max(1, count - 1), meter)
-    inner = split(inner, max(1, count - 1), shortest) if tones else []
+    inner = split(inner, max(1, count - 1), shortest) if tones and not only else inner
     chord = chord_at(phrase.slots, end)
     near = key.pitch(inner[-1].degree) if inner else target
     classes: Sequence[int] = chord.classes
     if phrase.cadence in ("full", "plagal") and key.tonic in classes:
         classes = (key.tonic,)
+    if only and len(inner) == len(motif.tones) - 1 and inner:
+        return [*inner, Tone(end, closing, inner[0].degree + motif.tones[-1].degree, 2.0, len(motif.tones))]
     final = harmony.nearest(classes, near, near - 12, near + 12)
     return [*inner, Tone(end, closing, key.degree(final), 2.0)]
 
@@ -327,12 +414,28 @@ def pitches(
     low: int,
     high: int,
     before: int | None,
+    reach: tuple[int, int],
 ) -> list[int]:
-    """A pitch for each tone: strong and long ones on notes of the chord, no wide leap, all inside low..high."""
+    """A pitch for each tone: strong and long ones on notes of the chord, no wide leap, all inside low..high.
+
+    The theme's tones rise and fall as their degrees do, and may lie a little outside low..high, inside `reach`.
+    """
     found: list[int] = []
     for number, tone in enumerate(tones):
         chord = chord_at(slots, tone.beat)
+        if tone.theme > 1 and number and tones[number - 1].theme == tone.theme - 1:
+            begins = number + 1 - tone.theme
+            interval = key.pitch(tone.degree) - key.pitch(tones[begins].degree)
+            way = int(np.sign(tone.degree - tones[number - 1].degree))
+            weight = 9.0 if number == len(tones) - 1 else 2.0 if weighs(tone, meter) else 0.0
+            options = range(max(low - 5, reach[0], found[-1] - 12), min(high + 5, reach[1], found[-1] + 12) + 1)
+            found.append(_kept(found[begins] + interval, way, found[-1], weight, tone.beats, chord, key, options))
+            continue
         pitch = key.pitch(tone.degree)
+        if tone.theme and low <= pitch <= high:
+            # Where the idea fits in as it is.
+            found.append(harmony.agree(key, chord, pitch))
+            continue
         while pitch > high:
             pitch -= 12
         while pitch < low:
@@ -380,3 +483,34 @@ def pitches(
             pitch = harmony.nearest(chord.classes, previous, low, high)
         found.append(pitch)
     return found
+
+
+def weighs(tone: Tone, meter: int) -> bool:
+    """Whether a tone stands out by its place or its length, so that it should belong to the chord."""
+    return metric(tone.beat, meter) >= 0.7 or tone.beats >= 1.5
+
+
+def _kept(
+    wanted: int,
+    way: int,
+    previous: int,
+    weight: float,
+    beats: float,
+    chord: Chord,
+    key: Key,
+    options: Sequence[int],
+) -> int:
+    """The pitch of a tone of the theme: as wanted, bent to the chord by a step or two at most.
+
+    way: of the tone from the one before (`previous`): up stays up, down stays down, and a repeated tone is repeated
+    where the chord lets it. weight: how many semitones a note of the chord may be further away and yet be taken.
+    """
+
+    def cost(pitch: int) -> tuple[float, int]:
+        inside = pitch % 12 in chord.classes
+        grates = not inside and any((pitch - value) % 12 in (1, 11) for value in chord.classes)
+        away = (0.0 if inside else weight) + (1.0 if grates and beats >= 1 else 0.0)
+        return abs(pitch - wanted) + away + (20 if int(np.sign(pitch - previous)) != way else 0), pitch
+
+    found = {harmony.agree(key, chord, pitch) for pitch in options if pitch % 12 in (*key.scale, *chord.classes)}
+    return min(found & set(options) or {previous}, key=cost)

@@ -2,7 +2,8 @@
 
 The signs follow what listeners hear in music (Gabrielsson & Lindström 2010; Juslin & Laukka 2004; for modes Temperley
 & Tan 2013): arousal asks for speed, many notes, loudness, short notes, bright sounds, drums; valence for major-like
-modes and a higher register, its lack for minor-like modes, low register, dark sounds. CMEAN's movement drives rhythm,
+modes, a higher register and the instruments of happy music, its lack for minor-like modes, low register, dark sounds
+(what it changes besides is in `valence`). CMEAN's movement drives rhythm,
 its calm sustains and slows the harmony, its nostalgia colours with older and softer sounds, suspensions and rubato.
 The numbers are ours, fixed, and not fitted to anything that reads music. Notes are left to `writing`.
 """
@@ -50,7 +51,13 @@ RITARDANDO_BEATS, RITARDANDO = 4, 0.22
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """What a player can do and what its sound is like (0..1 each): bright, energetic, warm, of an older time."""
+    """What a player can do and what its sound is like (0..1 each): bright, energetic, warm, old, cheerful.
+
+    Cheer follows what musicians told Huron, Anderson & Shanahan 2014: sad are those whose pitch can slide, and dark,
+    low, soft ones (voice, cello, viola, violin, English horn at the one end), not those that are struck, bright,
+    short and high (glockenspiel, xylophone, piccolo at the other); for struck bars see Schutz et al. 2008 too. The
+    numbers are ours.
+    """
 
     name: str
     family: str
@@ -62,6 +69,7 @@ class Instrument:
     energy: float
     warm: float
     old: float
+    cheer: float
     gain: float
     reverb: float
 
@@ -70,47 +78,47 @@ class Instrument:
 INSTRUMENTS = tuple(
     Instrument(*row)
     for row in (
-        ("flute", "winds", 73, 60, 93, "mc", 0.75, 0.45, 0.45, 0.4, 0, 0.45),
-        ("oboe", "winds", 68, 59, 88, "mc", 0.6, 0.4, 0.5, 0.65, -1, 0.4),
-        ("clarinet", "winds", 71, 52, 86, "mc", 0.45, 0.45, 0.7, 0.6, 0, 0.4),
-        ("English horn", "winds", 69, 52, 80, "mc", 0.3, 0.25, 0.6, 0.85, -1, 0.45),
-        ("bassoon", "winds", 70, 36, 70, "cb", 0.3, 0.35, 0.75, 0.8, 0, 0.35),
-        ("recorder", "winds", 74, 62, 91, "m", 0.75, 0.3, 0.5, 0.95, -2, 0.4),
-        ("piccolo", "winds", 72, 74, 98, "c", 1.0, 0.85, 0.3, 0.4, -5, 0.4),
-        ("violin", "strings", 40, 56, 96, "mc", 0.65, 0.65, 0.5, 0.6, 0, 0.4),
-        ("viola", "strings", 41, 48, 82, "mc", 0.4, 0.4, 0.7, 0.7, 0, 0.4),
-        ("cello", "strings", 42, 37, 76, "mcb", 0.2, 0.3, 0.8, 0.75, 1, 0.4),
-        ("contrabass", "strings", 43, 28, 55, "b", 0.2, 0.4, 0.6, 0.6, 2, 0.3),
-        ("strings", "strings", 48, 43, 86, "h", 0.5, 0.55, 0.6, 0.5, -4, 0.5),
-        ("slow strings", "strings", 49, 43, 84, "h", 0.25, 0.1, 0.7, 0.7, -4, 0.6),
-        ("tremolo strings", "strings", 44, 43, 84, "h", 0.45, 0.95, 0.25, 0.35, -5, 0.45),
-        ("pizzicato strings", "strings", 45, 43, 84, "f", 0.6, 0.65, 0.55, 0.45, 0, 0.4),
-        ("harp", "plucked", 46, 36, 94, "fm", 0.65, 0.25, 0.5, 0.6, 0, 0.5),
-        ("guitar", "plucked", 24, 41, 81, "fm", 0.45, 0.4, 0.85, 0.7, 0, 0.35),
-        ("steel guitar", "plucked", 25, 41, 83, "f", 0.75, 0.75, 0.65, 0.35, -1, 0.3),
-        ("dulcimer", "plucked", 15, 50, 84, "fm", 0.8, 0.6, 0.5, 0.85, -2, 0.4),
-        ("koto", "plucked", 107, 50, 84, "mf", 0.7, 0.45, 0.5, 0.9, -1, 0.4),
-        ("acoustic bass", "plucked", 32, 28, 55, "b", 0.3, 0.6, 0.7, 0.5, 1, 0.2),
-        ("bass guitar", "plucked", 33, 28, 55, "b", 0.4, 0.9, 0.6, 0.15, 0, 0.15),
-        ("celesta", "mallets", 8, 60, 100, "fm", 0.95, 0.2, 0.35, 0.65, -2, 0.5),
-        ("glockenspiel", "mallets", 9, 72, 103, "c", 1.0, 0.55, 0.3, 0.4, -7, 0.5),
-        ("music box", "mallets", 10, 60, 96, "f", 0.9, 0.1, 0.4, 1.0, -2, 0.5),
-        ("vibraphone", "mallets", 11, 53, 88, "fm", 0.6, 0.3, 0.5, 0.45, -2, 0.45),
-        ("marimba", "mallets", 12, 45, 90, "fm", 0.5, 0.65, 0.8, 0.4, 0, 0.35),
-        ("xylophone", "mallets", 13, 65, 100, "mf", 0.95, 0.9, 0.4, 0.35, -4, 0.35),
-        ("piano", "piano", 0, 33, 100, "mfh", 0.5, 0.5, 0.5, 0.5, 0, 0.35),
-        ("bright piano", "piano", 1, 36, 100, "mf", 0.75, 0.85, 0.45, 0.3, -1, 0.3),
-        ("electric piano", "keys", 4, 40, 91, "fh", 0.45, 0.35, 0.7, 0.4, -2, 0.35),
-        ("harpsichord", "keys", 6, 41, 89, "f", 0.9, 0.7, 0.45, 0.95, -3, 0.35),
-        ("organ", "keys", 19, 41, 91, "hm", 0.5, 0.5, 0.5, 0.95, -6, 0.55),
-        ("accordion", "keys", 21, 50, 89, "mh", 0.6, 0.6, 0.8, 0.85, -3, 0.3),
-        ("trumpet", "brass", 56, 55, 84, "m", 0.95, 1.0, 0.5, 0.4, -2, 0.4),
-        ("trombone", "brass", 57, 41, 70, "mc", 0.5, 0.8, 0.5, 0.5, -2, 0.4),
-        ("horn", "brass", 60, 42, 77, "mc", 0.35, 0.45, 0.85, 0.7, 0, 0.5),
-        ("tuba", "brass", 58, 28, 55, "b", 0.2, 0.75, 0.55, 0.5, 0, 0.35),
-        ("brass", "brass", 61, 46, 82, "h", 0.85, 1.0, 0.5, 0.3, -6, 0.4),
-        ("choir", "voices", 52, 48, 81, "hm", 0.4, 0.25, 0.55, 0.75, -3, 0.6),
-        ("voices", "voices", 53, 50, 80, "c", 0.4, 0.2, 0.6, 0.6, -3, 0.6),
+        ("flute", "winds", 73, 60, 93, "mc", 0.75, 0.45, 0.45, 0.4, 0.65, 0, 0.45),
+        ("oboe", "winds", 68, 59, 88, "mc", 0.6, 0.4, 0.5, 0.65, 0.3, -1, 0.4),
+        ("clarinet", "winds", 71, 52, 86, "mc", 0.45, 0.45, 0.7, 0.6, 0.5, 0, 0.4),
+        ("English horn", "winds", 69, 52, 80, "mc", 0.3, 0.25, 0.6, 0.85, 0.1, -1, 0.45),
+        ("bassoon", "winds", 70, 36, 70, "cb", 0.3, 0.35, 0.75, 0.8, 0.3, 0, 0.35),
+        ("recorder", "winds", 74, 62, 91, "m", 0.75, 0.3, 0.5, 0.95, 0.7, -2, 0.4),
+        ("piccolo", "winds", 72, 74, 98, "c", 1.0, 0.85, 0.3, 0.4, 0.95, -5, 0.4),
+        ("violin", "strings", 40, 56, 96, "mc", 0.65, 0.65, 0.5, 0.6, 0.2, 0, 0.4),
+        ("viola", "strings", 41, 48, 82, "mc", 0.4, 0.4, 0.7, 0.7, 0.1, 0, 0.4),
+        ("cello", "strings", 42, 37, 76, "mcb", 0.2, 0.3, 0.8, 0.75, 0.05, 1, 0.4),
+        ("contrabass", "strings", 43, 28, 55, "b", 0.2, 0.4, 0.6, 0.6, 0.15, 2, 0.3),
+        ("strings", "strings", 48, 43, 86, "h", 0.5, 0.55, 0.6, 0.5, 0.3, -4, 0.5),
+        ("slow strings", "strings", 49, 43, 84, "h", 0.25, 0.1, 0.7, 0.7, 0.1, -4, 0.6),
+        ("tremolo strings", "strings", 44, 43, 84, "h", 0.45, 0.95, 0.25, 0.35, 0.15, -5, 0.45),
+        ("pizzicato strings", "strings", 45, 43, 84, "fh", 0.6, 0.65, 0.55, 0.45, 0.85, 0, 0.4),
+        ("harp", "plucked", 46, 36, 94, "fm", 0.65, 0.25, 0.5, 0.6, 0.6, 0, 0.5),
+        ("guitar", "plucked", 24, 41, 81, "fmh", 0.45, 0.4, 0.85, 0.7, 0.5, 0, 0.35),
+        ("steel guitar", "plucked", 25, 41, 83, "fh", 0.75, 0.75, 0.65, 0.35, 0.75, -1, 0.3),
+        ("dulcimer", "plucked", 15, 50, 84, "fm", 0.8, 0.6, 0.5, 0.85, 0.75, -2, 0.4),
+        ("koto", "plucked", 107, 50, 84, "mf", 0.7, 0.45, 0.5, 0.9, 0.5, -1, 0.4),
+        ("acoustic bass", "plucked", 32, 28, 55, "b", 0.3, 0.6, 0.7, 0.5, 0.55, 1, 0.2),
+        ("bass guitar", "plucked", 33, 28, 55, "b", 0.4, 0.9, 0.6, 0.15, 0.6, 0, 0.15),
+        ("celesta", "mallets", 8, 60, 100, "fm", 0.95, 0.2, 0.35, 0.65, 0.75, -2, 0.5),
+        ("glockenspiel", "mallets", 9, 72, 103, "c", 1.0, 0.55, 0.3, 0.4, 0.95, -7, 0.5),
+        ("music box", "mallets", 10, 60, 96, "f", 0.9, 0.1, 0.4, 1.0, 0.7, -2, 0.5),
+        ("vibraphone", "mallets", 11, 53, 88, "fm", 0.6, 0.3, 0.5, 0.45, 0.6, -2, 0.45),
+        ("marimba", "mallets", 12, 45, 90, "fm", 0.5, 0.65, 0.8, 0.4, 0.85, 0, 0.35),
+        ("xylophone", "mallets", 13, 65, 100, "mf", 0.95, 0.9, 0.4, 0.35, 1.0, -4, 0.35),
+        ("piano", "piano", 0, 33, 100, "mfh", 0.5, 0.5, 0.5, 0.5, 0.45, 0, 0.35),
+        ("bright piano", "piano", 1, 36, 100, "mfh", 0.75, 0.85, 0.45, 0.3, 0.75, -1, 0.3),
+        ("electric piano", "keys", 4, 40, 91, "fh", 0.45, 0.35, 0.7, 0.4, 0.5, -2, 0.35),
+        ("harpsichord", "keys", 6, 41, 89, "f", 0.9, 0.7, 0.45, 0.95, 0.6, -3, 0.35),
+        ("organ", "keys", 19, 41, 91, "hm", 0.5, 0.5, 0.5, 0.95, 0.2, -6, 0.55),
+        ("accordion", "keys", 21, 50, 89, "mh", 0.6, 0.6, 0.8, 0.85, 0.65, -3, 0.3),
+        ("trumpet", "brass", 56, 55, 84, "m", 0.95, 1.0, 0.5, 0.4, 0.85, -2, 0.4),
+        ("trombone", "brass", 57, 41, 70, "mc", 0.5, 0.8, 0.5, 0.5, 0.45, -2, 0.4),
+        ("horn", "brass", 60, 42, 77, "mc", 0.35, 0.45, 0.85, 0.7, 0.3, 0, 0.5),
+        ("tuba", "brass", 58, 28, 55, "b", 0.2, 0.75, 0.55, 0.5, 0.5, 0, 0.35),
+        ("brass", "brass", 61, 46, 82, "h", 0.85, 1.0, 0.5, 0.3, 0.75, -6, 0.4),
+        ("choir", "voices", 52, 48, 81, "hm", 0.4, 0.25, 0.55, 0.75, 0.15, -3, 0.6),
+        ("voices", "voices", 53, 50, 80, "c", 0.4, 0.2, 0.6, 0.6, 0.1, -3, 0.6),
     )
 )
 LEADS = {"drums": "mallets"}
@@ -138,6 +146,8 @@ BELONGS: tuple[tuple[frozenset[str], tuple[str, ...]], ...] = tuple(
         ("night black charcoal umber brown maroon dark", "cello, bassoon, English horn, horn, contrabass"),
     )
 )  # fmt: skip
+NEARNESS = (0.35, 0.5, 0.15, 0.25, 0.45)
+"""How much each of bright, energetic, warm, old, cheerful counts in choosing an instrument."""
 BELONGING = 0.22
 """How much nearer an instrument comes that belongs to what is shown."""
 
@@ -254,6 +264,7 @@ class _Casting:
             feeling.arousal,
             warmth,
             0.25 + 0.7 * feeling.nostalgia,
+            feeling.valence,
         )
         self.belongs = belonging(ask.measurements)
         self.random = random
@@ -266,10 +277,9 @@ class _Casting:
             draw = float(self.random.random())
             if instrument in self.taken or not fits(instrument):
                 continue
-            sound = (instrument.bright, instrument.energy, instrument.warm, instrument.old)
+            sound = (instrument.bright, instrument.energy, instrument.warm, instrument.old, instrument.cheer)
             distance = sum(
-                weight * abs(one - other)
-                for weight, one, other in zip((0.35, 0.5, 0.15, 0.25), sound, self.wanted, strict=True)
+                weight * abs(one - other) for weight, one, other in zip(NEARNESS, sound, self.wanted, strict=True)
             )
             distance -= BELONGING * self.belongs.get(instrument.name, 0.0)
             distance += 0.05 * sum(one.family == instrument.family for one in self.taken)
@@ -327,19 +337,22 @@ def _bars(seconds: float, tempos: Sequence[float], meter: int) -> tuple[list[int
         lengths = sum(count * 60 / tempo for count, tempo in zip(counts, tempos, strict=True))
         return lengths / seconds
 
-    # One unit more or less for one section or two, where it fits better.
+    # One unit more or less for one section or two, where it fits better; none becomes much longer than the others.
+    def unfit(counts: Sequence[int]) -> float:
+        apart = sum(abs(math.log(count * 60 / tempo / each)) for count, tempo in zip(counts, tempos, strict=True))
+        changed = sum(one != other for one, other in zip(counts, beats, strict=True))
+        return abs(math.log(filled(counts))) + 0.25 * apart / len(counts) + 0.012 * changed
+
     best = list(beats)
     for changes in itertools.product((-1, 0, 1), repeat=len(beats)):
-        if sum(map(abs, changes)) > 2:
+        if not 0 < sum(map(abs, changes)) <= 2:
             continue
         trial = []
         for count, change in zip(beats, changes, strict=True):
-            unit = meter if count >= 2 * meter else 1 if count < meter else meter
+            # No section has less than a bar because of this, if it had one.
+            unit = meter if count >= 2 * meter or (count >= meter and change > 0) else 1 if count < meter else 0
             trial.append(max(1, count + change * unit))
-        odd = sum(abs(change) for change in changes) * 0.012
-        if abs(math.log(filled(trial))) + odd < abs(math.log(filled(best))) - 1e-9 + (
-            0 if best == beats else 0.012 * sum(a != b for a, b in zip(best, beats, strict=True))
-        ):
+        if unfit(trial) < unfit(best) - 1e-9:
             best = trial
     return best, filled(best)
 

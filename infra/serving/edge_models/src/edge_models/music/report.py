@@ -8,6 +8,18 @@ from typing import Any
 from edge_models.music.loudness import Meter
 from edge_models.music.score import Ask, Passage, Plan
 
+CHORD = 0.04
+"""Seconds within which a voice's notes are one chord."""
+
+
+def onsets(passage: Passage) -> int:
+    """How often a voice starts to play in a section: a chord of one voice is one."""
+    found, last = 0, dict[int, float]()
+    for note in passage.notes:
+        found += note.start - last.get(note.voice, -1.0) > CHORD
+        last[note.voice] = note.start
+    return found
+
 
 class Report:
     """Counts what is written, and puts the report together at the end.
@@ -28,7 +40,7 @@ class Report:
         self._notes += len(passage.notes)
         self._voices |= {note.voice for note in passage.notes}
         self._keys.append(passage.key)
-        self._onsets.append(len(passage.notes))
+        self._onsets.append(onsets(passage))
 
     def finished(self, meter: Meter, model: str, version: str, made: float, first: float) -> Mapping[str, Any]:
         """JSON values.

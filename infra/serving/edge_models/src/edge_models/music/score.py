@@ -153,9 +153,11 @@ class Passage:
         key: (tonic, mode) of this passage, where it differs from the plan's by a stated move; else the plan's.
         chords: (start, name) of each chord, in plain names ("Dm", "A7").
         notes: all voices together.
+        theme: with how many tones its leader states the piece's theme when the section begins; 0: it has no room.
     """
 
     number: int
     key: tuple[str, str]
     chords: tuple[tuple[float, str], ...]
     notes: tuple[Note, ...]
+    theme: int = 0

@@ -37,6 +37,10 @@ _DYING = 4 * SAMPLE_RATE
 _FADE = SAMPLE_RATE // 20
 _SOFT = SAMPLE_RATE // 333
 """Samples over which a drum's stroke comes up."""
+_SNAPS = (33,)
+"""Programs whose tones the bank breaks off with a click when they are let go: the bass guitar."""
+_LET_GO = SAMPLE_RATE // 100
+"""Samples over which such a tone is faded out before it is let go."""
 _POLYPHONY = 256
 _REFERENCE = -23.0
 """LUFS of one note of any instrument at velocity 80, before the voice's own gain."""
@@ -83,7 +87,8 @@ class Bank:
         Levelled so that any two instruments are equally loud at equal velocity, then by the voice's gain; placed by
         its pan. Notes that begin before `start` begin at it.
         """
-        sound = (self._struck if voice.family == "drums" else self._render)(voice, notes, start)
+        singly = voice.family == "drums" or voice.program in _SNAPS
+        sound = (self._struck if singly else self._render)(voice, notes, start)
         level = 10.0 ** ((voice.gain + self._levelling(voice)) / 20.0)
         # Equal power, over the instrument's own stereo made narrower: nothing of it is lost at either side.
         angle = (max(-1.0, min(1.0, voice.pan)) + 1.0) * math.pi / 4.0
@@ -108,12 +113,16 @@ class Bank:
         return self._gains[key]
 
     def _struck(self, voice: Voice, notes: Sequence[Note], start: float) -> Sound:
-        """Drums, each stroke by itself: some of the bank's begin in the middle of a wave, which clicks."""
+        """Each note by itself, without the clicks that some of the bank's begin (drums) or end with."""
         strokes = []
         for note in notes:
             at = max(0, round((note.start - start) * SAMPLE_RATE))
             stroke = self._render(voice, [Note(0.0, note.seconds, note.pitch, note.velocity, note.voice)], 0.0)
-            stroke[:, :_SOFT] *= np.sin(np.linspace(0.0, np.pi / 2.0, _SOFT, dtype=np.float32)) ** 2
+            if voice.family == "drums":
+                stroke[:, :_SOFT] *= np.sin(np.linspace(0.0, np.pi / 2.0, _SOFT, dtype=np.float32)) ** 2
+            else:
+                stroke = stroke[:, : max(_LET_GO, round(note.seconds * SAMPLE_RATE))]
+                stroke[:, -_LET_GO:] *= np.cos(np.linspace(0.0, np.pi / 2.0, _LET_GO, dtype=np.float32)) ** 2
             strokes.append((at, stroke))
         together: Sound = np.zeros((2, max((at + stroke.shape[1] for at, stroke in strokes), default=0)), np.float32)
         for at, stroke in strokes:

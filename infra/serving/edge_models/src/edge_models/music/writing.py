@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from edge_models.music import accompaniment, harmony, melody
+from edge_models.music import accompaniment, harmony, melody, valence
 from edge_models.music.accompaniment import Strike
 from edge_models.music.harmony import Key
 from edge_models.music.melody import Heard, Motif, Phrase, Slot, Tone
@@ -29,6 +29,8 @@ PLAYERS = 8
 """Performances of the network side by side: half of them for tunes, half for figures."""
 FIRST_STEPS, STEPS = 96, 288
 """Events of each performance at most, in the first section (a listener waits) and in the others."""
+FADING = (24, 25, 45)
+"""General MIDI programs among those that hold chords whose tones die away soon: guitars, plucked strings."""
 BETWEEN = 0.8
 """Seconds that may pass between sounding notes before the one before is held on."""
 
@@ -44,6 +46,7 @@ class Memory:
         voicing: of the held chords.
         held: voice -> until when (seconds) it still sounds in the next section.
         aim: the pitch that the tune's pick-up leads to.
+        begun: the first pitch of each section's tune.
         steps: events of the network so far (of all performances together one is counted).
     """
 
@@ -53,6 +56,7 @@ class Memory:
     voicing: tuple[int, ...] = ()
     held: dict[int, float] = field(default_factory=dict)
     aim: int | None = None
+    begun: list[int] = field(default_factory=list)
     steps: int = 0
 
 
@@ -86,7 +90,7 @@ class Clock:
         self.slowing = max(0.0, section.seconds - section.beats * self.beat)
         self.meter = plan.meter
         whole = section.beats % plan.meter == 0
-        self.sway = 0.10 * section.nostalgia * (1 - section.arousal) if whole else 0.0
+        self.sway = valence.sway(section.valence, section.arousal, section.nostalgia) if whole else 0.0
 
     def seconds(self, beat: float) -> float:
         """When a beat comes; rises with the beat."""
@@ -150,6 +154,9 @@ def _phrases(plan: Plan, number: int, key: Key, random: np.random.Generator) -> 
             while last and ends and len(beats) > 2 and beats[-1] < meter:
                 beats[-2:] = [beats[-2] + beats[-1]]
             beats[-1] += extra
+            if last and len(beats) == 1 and length >= 3:
+                # Even the shortest end comes from somewhere.
+                beats = [length - math.ceil(length / 2), float(math.ceil(length / 2))]
         count = len(beats)
         start = 0 if place == 0 or key.mode not in ("major", "minor") else (0, 5, 3)[int(random.integers(3))]
         if short and not last and number == len(plan.sections) - 2:
@@ -158,9 +165,12 @@ def _phrases(plan: Plan, number: int, key: Key, random: np.random.Generator) -> 
             # Too short for a cadence of its own: all sections together make one phrase.
             cadence = "open"
             start = 3 if number == 1 and key.mode != "lydian" else 0
+        # The theme is first heard over chords of its key.
+        plain = 0.0 if number == 0 and place == 0 else 1.0
         chords = harmony.progression(
-            key, count, cadence, 0.25 + 0.5 * section.nostalgia, 0.12 + 0.25 * section.movement, random, start,
-            max(0.0, section.arousal - section.valence),
+            key, count, cadence, valence.colour(section.valence, section.nostalgia),
+            plain * valence.moves(section.valence, section.movement), random, start,
+            plain * valence.tension(section.valence, section.arousal), section.valence,
         )  # fmt: skip
         if count == 1 and cadence == "open":
             chords = [harmony.chord(key, start)]
@@ -212,7 +222,7 @@ def _listen(
 _KINDS = (
     ("plain", "plain", "plain", "plain"),
     ("plain", "inversion", "plain", "inversion"),
-    ("slower", "plain", "quicker", "retrograde"),
+    ("plain", "slower", "quicker", "retrograde"),
     ("plain", "plain", "inversion", "plain"),
 )
 
@@ -273,20 +283,26 @@ def write_section(plan: Plan, number: int, memory: Memory) -> Passage:
         # Two bars where one would hold too little to be an idea.
         beats = meter * (2.0 if tune_rate * meter < 4.5 and section.beats >= 4 * meter else 1.0)
         beats = min(beats, float(section.beats))
-        count = int(np.clip(round(tune_rate * beats), 2, 9))
-        memory.motif = melody.find_motif(tunes, key, meter, beats, count, random)
+        count = int(np.clip(round(tune_rate * beats), 3, 9))
+        pleasant = sum(one.valence for one in plan.sections) / len(plan.sections)
+        memory.motif = melody.find_motif(tunes, key, meter, beats, count, random, pleasant)
     before = memory.aim if memory.aim is not None else memory.pitches.get(leader)
     tones: list[Tone] = []
     kinds = _kinds(section, number)
     comes_from = before
     for place, phrase in enumerate(phrases):
         count = max(2 if phrase.beats >= 2 else 1, round(tune_rate * phrase.beats))
+        if count >= 5 and not (last and place == len(phrases) - 1):
+            # Two of them will lead on to what comes.
+            count -= 2
         tones += melody.compose_phrase(
             phrase, memory.motif, kinds[place % 2 :] + kinds[: place % 2], tunes[place % len(tunes)], key, meter,
-            count, shortest, center, comes_from, random, last and place == len(phrases) - 1,
+            count, shortest, center, comes_from, random, last and place == len(phrases) - 1, low, high,
+            # Every section begins with the theme; in the last one it comes back with every phrase.
+            place == 0 or last, memory.aim if place == 0 else None, valence.tilt(section.valence),
         )  # fmt: skip
         comes_from = key.pitch(tones[-1].degree)
-    found = melody.pitches(tones, slots, key, meter, low, high, before)
+    found = melody.pitches(tones, slots, key, meter, low, high, before, (voice.low, voice.high))
     tune = [
         Strike(
             tone.beat, tone.beats, pitch, 0.5 * tone.loud + 4 * melody.metric(tone.beat, meter) - 2, tone.beats >= 2
@@ -294,6 +310,10 @@ def write_section(plan: Plan, number: int, memory: Memory) -> Passage:
         for tone, pitch in zip(tones, found, strict=True)
     ]
     tune = _pick_ups(tune, phrases, slots, key, low, high, meter, shortest)
+    if number == 0:
+        # What was heard is the theme from now on, with what its first chords made of it.
+        memory.motif = melody.as_heard(memory.motif, tones, found, key)
+    memory.begun.append(found[0])
     memory.aim = None
     if not last and tune[-1].beats >= 1.5:
         tune = _lead_on(plan, number, tune, key, low, high, memory)
@@ -309,12 +329,17 @@ def write_section(plan: Plan, number: int, memory: Memory) -> Passage:
     bass_at = {strike.beat: strike.pitch for strike in parts[bass_voice]}
     chords_voice, *figure_voices = by_role["harmony"]
     voice = plan.voices[chords_voice]
+    fades = voice.program in FADING
     low, high = _window(voice.low, voice.high, 60 + 0.6 * section.register, 9)
     chord_strikes, memory.voicing = accompaniment.held(
-        slots, 3, low, high, memory.voicing, bass_at, section.calm > 0.35 and section.arousal < 0.6,
-        0.55 * section.nostalgia, key, random,
+        slots, 3, low, high, memory.voicing, bass_at, section.calm > 0.35 and section.arousal < 0.6 and not fades,
+        valence.suspense(section.valence, section.nostalgia), key, random,
     )  # fmt: skip
     parts[chords_voice] = chord_strikes
+    dances = valence.dances(section.valence, section.arousal) and section.beats >= meter
+    if dances or fades:
+        # A dance's chords come after the beat; what dies away is struck again.
+        parts[chords_voice] = accompaniment.struck(chord_strikes, 1.0 if dances else 2.0, meter, dances)
     for index in sorted(playing - set(parts)):
         voice = plan.voices[index]
         if voice.role in ("counter", "melody"):
@@ -348,7 +373,7 @@ def write_section(plan: Plan, number: int, memory: Memory) -> Passage:
         )  # fmt: skip
         parts[figure_voices[0]] = strikes
         rest -= _onsets(strikes)
-    if rest > 0.12 * wanted:
+    if rest > 0.12 * wanted and not dances:
         # Too still: the held chords are struck.
         now = _onsets(chord_strikes)
         every = next(
@@ -363,7 +388,8 @@ def write_section(plan: Plan, number: int, memory: Memory) -> Passage:
         if strikes:
             memory.pitches[index] = strikes[-1].pitch
     chords = tuple((clock.seconds(slot.beat), slot.chord.name) for slot in slots)
-    return Passage(number, key.name, chords, tuple(notes))
+    stated = sum(tone.theme == place + 1 for place, tone in enumerate(tones))
+    return Passage(number, key.name, chords, tuple(notes), stated)
 
 
 def _pick_ups(
@@ -400,7 +426,12 @@ def _lead_on(
     end = tune[-1]
     tonic = harmony.chord(coming, 0)
     aim = harmony.nearest(tonic.classes, end.pitch, voice.low, voice.high)
-    memory.aim = aim if voice.low <= aim <= voice.high else None
+    if number + 1 < len(plan.sections) - 1:
+        # The theme begins on another note of the chord than before; only the last section comes back to an old one.
+        others = tuple(value for value in tonic.classes if value not in {pitch % 12 for pitch in memory.begun})
+        if others:
+            aim = harmony.nearest(others, end.pitch, voice.low, voice.high)
+    memory.aim = aim
     degree = key.degree(aim)
     below = end.pitch <= aim
     result = [*tune[:-1], replace(end, beats=end.beats - 1)]
@@ -445,7 +476,9 @@ def _perform(
     section = plan.sections[number]
     end = clock.seconds(section.beats)
     over = plan.seconds - float(np.clip(0.04 * plan.seconds, 0.25, 1.2))
-    smooth = float(np.clip(0.62 + 0.55 * (section.calm - section.movement) + 0.5 * (0.5 - section.arousal), 0, 1))
+    smooth = 0.62 + 0.55 * (section.calm - section.movement) + 0.5 * (0.5 - section.arousal)
+    smooth = float(np.clip(smooth + valence.smoothness(section.valence), 0, 1))
+    uneven = valence.unevenness(section.valence)
     base = 34 + 70 * section.dynamics
     by_role = {"melody": 7.0, "counter": -3.0, "harmony": -8.0, "bass": 1.0, "rhythm": -3.0}
     held_before, memory.held = memory.held, {}
@@ -459,7 +492,7 @@ def _perform(
         for strike in sorted(parts[index], key=lambda one: (one.beat, one.pitch)):
             start = clock.seconds(strike.beat)
             until = clock.seconds(min(strike.beat + strike.beats, float(section.beats)))
-            start += 0.004 * float(random.standard_normal()) if strike.beat > 0 else 0.0
+            start += uneven * float(random.standard_normal()) if strike.beat > 0 else 0.0
             start = min(max(start, section.start, wait), end - 0.06)
             if until - start < 0.05:
                 continue
