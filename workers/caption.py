@@ -75,7 +75,10 @@ async def caption(batch: Sequence[Job], tools: Tools) -> list[Outcome]:
 
             async def score(places: Sequence[int], said: Sequence[Said]) -> list[CaptionScores | None]:
                 # A track's caption is held against what was heard in its passages; without them there is no score.
-                heard = [[phrase.text for phrase in each.phrases] if kind is Kind.TRACK else [] for each in said]
+                heard = [
+                    [phrase.text for phrase in each.phrases if phrase.text.strip()] if kind is Kind.TRACK else []
+                    for each in said
+                ]
                 rows = [row for row, references in enumerate(heard) if references or kind is Kind.ARTWORK]
                 scores: list[CaptionScores | None] = [None] * len(said)
                 if rows:
