@@ -59,6 +59,11 @@ class MadeHub:
     answers_for: str = REVISION
     """The revision that it says it answers for."""
     ignores_ranges: bool = False
+    holds: dict[str, int] = field(default_factory=dict)
+    """File -> after how many bytes an answer stands still, until `goes_on` is set."""
+    goes_on: threading.Event = field(default_factory=threading.Event)
+    held: threading.Event = field(default_factory=threading.Event)
+    """Set when an answer stands still."""
     asked: list[Asked] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     """Method and path of everything."""
@@ -162,7 +167,14 @@ class _Handler(BaseHTTPRequestHandler):
             part = part[: limits.pop(0)]
             self.close_connection = True
         self.hub.asked.append(Asked(name, start, len(part)))
-        self.wfile.write(part)
+        stop = self.hub.holds.get(name, len(part))
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(part[:stop])
+            if stop < len(part):
+                self.wfile.flush()
+                self.hub.held.set()
+                self.hub.goes_on.wait(60)
+            self.wfile.write(part[stop:])
 
 
 @contextlib.contextmanager

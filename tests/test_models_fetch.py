@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -241,6 +242,34 @@ def test_an_interrupted_fetch_goes_on_in_the_next_command(house: House, hub: Mad
     assert later[0].start + later[0].sent == SIZE
     content = {"model-2.safetensors": SECOND, "network.pth": PLAIN}[file]
     assert (house.folder(name) / file).read_bytes() == content
+
+
+@pytest.mark.parametrize(("name", "file"), [("net", "model-1.safetensors"), ("plain", "network.pth")])
+def test_a_fetch_that_was_killed_goes_on(house: House, hub: MadeHub, name: str, file: str) -> None:
+    hub.holds[file] = 150_000
+    code = (
+        "import sys; from pathlib import Path\n"
+        "import huggingface_hub.constants as constants; constants.DOWNLOAD_CHUNK_SIZE = 10_000\n"
+        "from promenade import cli, models_fetch\n"
+        f"models_fetch.CLONE = Path({str(house.list.parents[1])!r})\n"
+        f"sys.argv = ['promenade', 'models', 'fetch', {name!r}, '--yes', '--weights', {str(house.root)!r}]\n"
+        "cli.main()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=CLONE, stderr=subprocess.DEVNULL) as process:
+        assert hub.held.wait(60)
+        until = time.monotonic() + 30
+        while sum(path.stat().st_size for path in house.root.rglob("*") if path.is_file()) < 120_000:
+            assert time.monotonic() < until, "what came is not on the disk"
+            time.sleep(0.02)
+        process.kill()
+    hub.holds.clear()
+    hub.goes_on.set()
+    assert state_of(house.entry(name), house.root) == "begun"
+    before = len(hub.asked)
+    house(name, "--yes")
+    assert state_of(house.entry(name), house.root) == "there"
+    (again,) = [each for each in hub.asked[before:] if each.path == file]
+    assert again.start >= 100_000
 
 
 def test_a_server_that_knows_no_ranges_begins_anew(house: House, hub: MadeHub) -> None:
