@@ -12,7 +12,7 @@ Valence and arousal are 0 to 1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -292,11 +292,6 @@ def load(checkpoint: Path, clip: Path, mert: Path, roberta: Path) -> Towers:
     """
     model = MMVA.from_state(read_checkpoint(checkpoint))
     return towers(model, encoder("picture", clip), encoder("sound", mert), encoder("text", roberta))
-
-
-def settings_of(model: MMVA) -> dict[str, int]:
-    """The sizes of a trained part, to lie beside its checkpoint."""
-    return asdict(model.sizes)
 
 
 def match_score(one: Tensor, other: Tensor, sigma: float) -> Tensor:

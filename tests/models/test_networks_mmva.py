@@ -109,7 +109,6 @@ def test_the_encoders_are_the_published_classes_own_numbers(folders: dict[str, P
 def test_a_checkpoint_says_itself_how_large_it_is_and_others_are_refused(tmp_path: Path) -> None:
     state = trained().state_dict()
     assert mmva.MMVA.from_state(state).sizes == SIZES
-    assert mmva.settings_of(mmva.MMVA.from_state(state)) == {"layers": 4, "width": 16, "embedding": 12, "hidden": 10}
     with pytest.raises(CheckpointError, match="no checkpoint of MMVA"):
         mmva.MMVA.from_state({"weight": torch.zeros(1)})
     del state["similarity.layers.0.bias"]

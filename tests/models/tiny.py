@@ -7,7 +7,7 @@ the order of computation are those of the published models. Nothing is fetched.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +88,6 @@ def save_audioldm2(folder: Path, parts: dict[str, Any] | None = None) -> Path:
     for name, part in (parts or audioldm2_parts()).items():
         getattr(part, "transformer", part).save_pretrained(folder / name)
     return folder
-
-
-def rows_alone(function: Any, *batches: torch.Tensor) -> Sequence[torch.Tensor]:
-    """What `function` says of each row alone, for comparing with what it says of the batch."""
-    return [function(*(batch[row : row + 1] for batch in batches)) for row in range(batches[0].shape[0])]
 
 
 # MERT-v1-95M says of itself what HuBERT does not know; all of it as published (m-a-p/MERT-v1-95M, config.json).
