@@ -595,6 +595,9 @@ def fetch(
 
             def step(text: str, task: Any = task) -> None:
                 progress.update(task, description=text)
+                if progress.disable:
+                    # No terminal: no bars, so a line for each file.
+                    say(f"  {text}")
 
             say(f"{entry.name}: {plan.size / 1e9:.2f} GB, {entry.licence}")
             try:

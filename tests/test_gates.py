@@ -14,13 +14,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from gallery.api import Reach, make_api
 from gallery.views import item_view, status_view
+from infra.inference import Inference
 from infra.metrics import CAPTION_ATTEMPTS, CAPTION_REGENERATIONS, CAPTION_SCORE, CAPTIONS_KEPT, CaptionMetrics
 from promenade import display
 from promenade.profile import read_profile
@@ -507,6 +510,16 @@ async def test_gated_captions_go_into_the_record_and_are_shown(world: World) -> 
         printed.getvalue().count("caption scored 0.900 (clip score 0.900, pac score 0.900), passed, attempt 2 of 2")
         == PARTS
     )
+
+    async def ready() -> dict[str, str]:
+        return {}
+
+    for profile in (GATED, PROFILE):
+        api = make_api(Reach(world.records, profile, Inference("127.0.0.1:1"), None, {}, ready))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://here") as client:
+            assert (await client.get("/api/status")).json()["captions_gated"] is (profile is GATED)
+            shown = (await client.get(f"/api/items/{item}")).json()
+            assert [len(part["gate"]["attempts"]) for part in shown["parts"]] == [2] * PARTS
 
     assert (await status_view(world.records)).captions_gated is None
     assert (await status_view(world.records, GATED)).captions_gated is True
