@@ -247,7 +247,7 @@ def test_all_windows_and_chunks_are_heard_and_fused_into_one_text(
     if stretches:
         # It is the writer's answer to these stretches, and nothing else.
         asked = fusion.messages([each for each, _ in phrases["phrases"]], "Describe this.")
-        (written,) = write(models.infer, [asked], Asking(tokens=12, continued=8, sentences=True))
+        (written,) = write(models.infer, [asked], Asking(tokens=12, continued=8, repetition=1.05, sentences=True))
         assert isinstance(written, Written) and (text, phrases["ending"]) == (written.text, written.ending)
     # A change in the last second alone is heard.
     changed = rows["SOUND"].copy()

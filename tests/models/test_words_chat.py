@@ -111,6 +111,22 @@ def test_draws_follow_their_seed_and_nobody_else(loaded: tuple[Speaker, list[Que
     assert mixed == [together[0], other[1], together[2]]
 
 
+def test_words_that_were_said_lose_and_batches_do_not_matter(loaded: tuple[Speaker, list[Question]]) -> None:
+    speaker, questions = loaded
+    lowered = Asking(tokens=24, repetition=2.0)
+    together = speaker.say(questions, lowered)
+    assert together == [speaker.say([question], lowered)[0] for question in questions]
+    assert together != speaker.say(questions, Asking(tokens=24))
+
+
+def test_a_word_loses_the_set_amount_once_however_often_it_was_said() -> None:
+    lower = chat._Repetition(prompt=2, penalty=2.0)
+    scores = lower(
+        torch.tensor([[0, 1, 2, 2, 3], [0, 0, 0, 1, 1]]), torch.tensor([[1.0, 1, 4, -3, 5], [6, -2, 1, 1, 1]])
+    )
+    assert scores.tolist() == [[1, 1, 2, -6, 5], [3, -4, 1, 1, 1]]
+
+
 def test_the_likeliest_word_alone_is_what_temperature_zero_says(loaded: tuple[Speaker, list[Question]]) -> None:
     speaker, questions = loaded
     assert speaker.say(questions, Asking(tokens=8, temperature=2.0, top_p=1e-9)) == speaker.say(

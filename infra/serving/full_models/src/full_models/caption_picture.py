@@ -22,6 +22,10 @@ from full_models.chat import LlavaPictures, Question, QwenPictures, Said, Speake
 from full_models.weights import BadChoice, Choices
 from full_models.writing import Asking, asking_of
 
+REPETITION: Final = 1.05
+"""See `Asking.repetition`; the value that Qwen2.5-VL is published with (generation_config.json). Without it a model
+that takes the likeliest word each time may say the same sentence again and again."""
+
 MOST_SIDE: Final = 16_384
 """Pixels; as the pipeline's own limit of a picture's side."""
 
@@ -172,7 +176,7 @@ class PictureCaptions:
         weights = choices.weights(default=captioner.weights)
         speaker = chat.load(captioner.kind, choices, weights=weights, batch=8)
         # 512 tokens as in CMEAN, and as many again at most to end the sentence.
-        asking = asking_of(choices, tokens=512, continued=512, sentences=True)
+        asking = asking_of(choices, tokens=512, continued=512, repetition=REPETITION, sentences=True)
         return cls(speaker, captioner, asking, choices.number("pixels", captioner.pixels, lowest=28 * 28))
 
     def question(self, encoded: bytes, prompt: str, catalogue: str) -> Question:

@@ -19,7 +19,7 @@ from edge_models.triton_model import Array, Call, Invalid
 from numpy.typing import NDArray
 
 from full_models import chat, fusion
-from full_models.caption_picture import known, read_catalogue
+from full_models.caption_picture import REPETITION, known, read_catalogue
 from full_models.chat import SAMPLE_RATE, Question, QwenSounds, Said, Speaker
 from full_models.sentences import Ending, finish, plain
 from full_models.weights import BadChoice, Choices, MissingWeights
@@ -174,7 +174,7 @@ class SoundCaptions:
         return cls(
             speaker,
             _load_chunks(choices) if name != "qwen2-audio" else None,
-            asking_of(choices, tokens=512, continued=512, sentences=True),
+            asking_of(choices, tokens=512, continued=512, repetition=REPETITION, sentences=True),
             choices.batch(8),
             call,
             choices.text("writer", MODEL),

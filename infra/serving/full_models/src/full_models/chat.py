@@ -13,6 +13,7 @@ round differently for different batches, so that words whose chances are nearly 
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -105,6 +106,20 @@ class _SeededSampling(LogitsProcessor):  # type: ignore[misc]
         )
         tiny = torch.finfo(torch.float32).tiny
         return logits - torch.log(-torch.log(noise.clamp(tiny, 1 - 2**-24)))
+
+
+class _Repetition(LogitsProcessor):  # type: ignore[misc]
+    """Lowers words that the answer already holds. The library's own way counts the question's words and the padding
+    too, so that a row's answer would depend on how long the others are."""
+
+    def __init__(self, prompt: int, penalty: float) -> None:
+        self._prompt = prompt
+        self._penalty = penalty
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        said = input_ids[:, self._prompt :]
+        logits = scores.gather(1, said)
+        return scores.scatter(1, said, torch.where(logits < 0, logits * self._penalty, logits / self._penalty))
 
 
 class _SentenceEnd(StoppingCriteria):  # type: ignore[misc]
@@ -220,7 +235,9 @@ class Speaker(ABC):
         device = self.model.device
         prompt = tensors["input_ids"].shape[1]
         ender = _SentenceEnd(self.tokenizer, prompt, how.tokens, len(questions))
-        processors = []
+        processors: list[LogitsProcessor] = []
+        if how.repetition > 1:
+            processors.append(_Repetition(prompt, how.repetition))
         if how.temperature > 0:
             seeds = [_seed(each.seed, question) for each, question in zip(asking, questions, strict=True)]
             processors.append(_SeededSampling(seeds, how.temperature, how.top_p, device))
@@ -245,13 +262,15 @@ class Speaker(ABC):
 
     def _said(self, tokens: Sequence[int], how: Asking, stopped: int | None) -> Said:
         count = next((place for place, token in enumerate(tokens) if token in self._ends), len(tokens))
-        if stopped is not None:
-            count = min(count, stopped)
+        if stopped is not None and count < stopped:
+            stopped = None  # it had ended by itself; what was looked at later was padding
+        elif stopped is not None:
+            count = stopped
         cut = stopped is None and count == how.tokens + how.continued
         text = self.tokenizer.decode(tokens[:count], skip_special_tokens=True)
         if not how.sentences:
             return Said(text.strip(), "", count, cut)
-        finished, ending = finish(plain(text), cut=cut, went_on=count > how.tokens)
+        finished, ending = finish(plain(text), cut=cut, went_on=stopped is not None or count > how.tokens)
         return Said(finished, ending, count, cut)
 
     def _room(self) -> int:
@@ -436,7 +455,12 @@ def _network(kind: Any, folder: Path, dtype: torch.dtype, device: str) -> Any:
 
 
 def _tokenizer(folder: Path) -> Any:
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    beside = folder / "chat_template.json"
+    if tokenizer.chat_template is None and beside.is_file():
+        # Where models of several media were published first.
+        tokenizer.chat_template = json.loads(beside.read_text(encoding="utf-8"))["chat_template"]
+    return tokenizer
 
 
 def _tensors(found: Mapping[str, Any]) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ Ending = Literal["complete", "continued", "trimmed", "closed"]
 """How a text came to its last sentence:
 
 * complete: the model ended by itself, at the end of a sentence;
-* continued: it passed the first limit and ended a sentence before the last one;
+* continued: it reached the first limit, and was stopped there or later where a sentence ended;
 * trimmed: it was cut at the last limit, and what followed the last whole sentence was dropped;
 * closed: no mark was at hand (it ended without one, or no sentence ended before the limit): a full stop was set.
 """

@@ -34,6 +34,9 @@ class Asking:
         temperature: 0 takes the likeliest word each time (deterministic); above, words are drawn.
         top_p: the share of likeliest words that are drawn from.
         seed: of the draws; the same question with the same seed is answered the same.
+        repetition: what a word loses that the answer already holds: its logit is divided by this where positive and
+            multiplied where negative (Keskar et al. 2019, CTRL, section 4.1). 1 is nothing. Words of the question are
+            left alone, and so are batches.
         sentences: the text is made to end at a sentence, and to be one paragraph without headings or lists.
     """
 
@@ -42,6 +45,7 @@ class Asking:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    repetition: float = 1.0
     sentences: bool = False
 
     def __post_init__(self) -> None:
@@ -53,15 +57,17 @@ class Asking:
         whole = (self.tokens, self.continued, self.seed)
         if any(isinstance(each, bool) or not isinstance(each, int) for each in whole):
             raise Invalid("tokens, continued and seed are whole numbers")
-        shares = (self.temperature, self.top_p)
+        shares = (self.temperature, self.top_p, self.repetition)
         if any(isinstance(each, bool) or not isinstance(each, int | float) for each in shares):
-            raise Invalid("temperature and top_p are numbers")
+            raise Invalid("temperature, top_p and repetition are numbers")
         if not isinstance(self.sentences, bool):
             raise Invalid("sentences is true or false")
         if not 1 <= self.tokens <= 8192 or not 0 <= self.continued <= 8192:
             raise Invalid("tokens lies in 1-8192 and continued in 0-8192")
         if not 0 <= self.temperature <= 10 or not 0 < self.top_p <= 1:
             raise Invalid("temperature lies in 0-10 and top_p in 0-1, above 0")
+        if not 1 <= self.repetition <= 2:
+            raise Invalid("repetition lies in 1-2")
         if not 0 <= self.seed < 1 << 63:
             raise Invalid("seed is a whole number from 0 on")
 
@@ -75,9 +81,9 @@ class Written:
 
 
 def asking_of(
-    choices: Choices, *, tokens: int, continued: int = 0, temperature: float = 0.0, sentences: bool = False
+    choices: Choices, *, tokens: int, continued: int = 0, repetition: float = 1.0, sentences: bool = False
 ) -> Asking:
-    """The settings `tokens`, `continued`, `temperature`, `top_p` and `seed` of a model, with these defaults.
+    """The settings `tokens`, `continued`, `temperature`, `top_p`, `seed` and `repetition`, with these defaults.
 
     Raises:
         BadChoice: one cannot be used.
@@ -86,9 +92,10 @@ def asking_of(
         return Asking(
             tokens=choices.number("tokens", tokens),
             continued=choices.number("continued", continued, lowest=0),
-            temperature=_decimal(choices, "temperature", temperature),
+            temperature=_decimal(choices, "temperature", 0.0),
             top_p=_decimal(choices, "top_p", 1.0),
             seed=choices.number("seed", 0, lowest=0),
+            repetition=_decimal(choices, "repetition", repetition),
             sentences=sentences,
         )
     except Invalid as refusal:
