@@ -284,14 +284,15 @@ def test_more_valence_is_major_like_and_higher(arousal: float, seed: int) -> Non
 
 
 def test_valence_changes_how_it_is_played_and_with_what() -> None:
-    bright = {one.name: one.cheer for one in plan.INSTRUMENTS}
+    cheers = {one.name: one.cheer for one in plan.INSTRUMENTS}
 
     def means(valence: float) -> tuple[float, ...]:
         cheer, triads, width, short = [], [], [], []
         for seed in range(8):
             made, passages = write(ask(valence, 0.5, seconds=30, seed=seed, key=("D", "dorian")))
-            cheer += [bright[voice.name] for voice in made.voices if voice.family != "drums"]
-            triads += [name.rstrip("#b")[1:2] not in ("m", "d") for one in passages for _, name in one.chords]
+            cheer += [cheers[voice.name] for voice in made.voices if voice.family != "drums"]
+            kinds = [name[1:].removeprefix("#").replace("maj", "") for one in passages for _, name in one.chords]
+            triads += [not kind.startswith(("m", "dim")) for kind in kinds]
             tune = [pitch for passage in passages for _, pitch in finished.tune(made, passage)]
             width += list(np.abs(np.diff(tune)))
             short += [
