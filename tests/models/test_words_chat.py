@@ -210,6 +210,16 @@ def test_a_question_that_is_too_long_is_refused_and_the_others_are_answered(
     assert [first, last] == [speaker.say([questions[0]], asking)[0], speaker.say([questions[2]], asking)[0]]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_a_setting_and_answers(kind: str, precision: str, folders: dict[str, Path]) -> None:
+    choices = Choices("caption_picture", {"precision": precision, "device": "cpu"}, environment={})
+    speaker = chat.load(KINDS[kind].speaker, choices, weights=Weights("tiny", folders[kind]), batch=4)
+    assert speaker.model.dtype == {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    questions = [Question([{"role": "user", "content": "Describe."}], medium) for medium in KINDS[kind].media]
+    assert all(isinstance(each, Said) and each.text for each in speaker.say(questions, Asking(tokens=8)))
+
+
 def test_samplers_beside_the_weights_do_not_leak_in(folders: dict[str, Path]) -> None:
     published = json.loads((folders["qwen3"] / "generation_config.json").read_text())
     assert published["do_sample"] is True and published["repetition_penalty"] == 1.05

@@ -7,7 +7,8 @@ what is refused says so first.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,14 @@ import numpy as np
 import pytest
 from edge_models.local import LocalModels
 
+from schemas.media import Kind
+from schemas.profile import Profile
+from schemas.records import Catalogue
 from tests.models import tiny_words
 from tests.models.serving_senses import Served, serve
 from tests.models.test_words_captions import (
+    REPOSITORY,
+    TEXTS,
     emotion_rows,
     jpeg,
     lessons,
@@ -29,6 +35,8 @@ from tests.models.test_words_captions import (
     sound_rows,
     taught_writer,
 )
+from workers.media.parts import SoundPart
+from workers.models import Models, Part
 
 CAPTION = ("TEXT", "PHRASES")
 EMOTION = ("RGB", "VA", "EVIDENCE")
@@ -114,6 +122,38 @@ def test_five_colours_are_read_at_the_second_try_and_va_comes_from_va_text(
     assert made["RGB"].tolist() == [[[1, 2, 3], [40, 50, 60], [7, 8, 9], [100, 200, 250], [255, 0, 12]]]
     assert np.array_equal(made["VA"], local.infer("score_emotion", emotion_rows("artwork"))["VA"])
     assert json.loads(made["EVIDENCE"][0, 4])[0]["asked"] == 2
+
+
+class Client:
+    """The server as the pipeline's stages are handed it."""
+
+    def __init__(self, running: Served) -> None:
+        self._running = running
+
+    async def infer(self, model: str, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
+        """One call."""
+        return self._running.infer(model, inputs, outputs)
+
+
+async def test_the_stages_read_what_the_models_answer(served: tuple[Served, LocalModels]) -> None:
+    running, _ = served
+    profile = Profile.model_validate(tomllib.loads((REPOSITORY.parent / "full.toml").read_text()))
+    models = Models(Client(running), profile)  # type: ignore[arg-type]
+    catalogue = Catalogue(title="Harbour")
+    assert models.reads_media("caption_picture", "caption_sound")
+    parts: list[Part] = [jpeg(colour) for colour in ("red", "green", "blue", "white", "grey")]
+    seen = await models.caption(Kind.ARTWORK, parts, ["Describe."] * 5, catalogue, [{}] * 5)
+    windows, lengths = sound(12.0, 4.0)
+    heard = await models.caption(
+        Kind.TRACK, [SoundPart(windows[0], lengths[0])], ["Describe."], catalogue, [{}], places=[4]
+    )
+    assert len(seen) == 5 and all(each.text and each.ending for each in (*seen, *heard))
+    assert all(each.phrases == () for each in seen) and len(heard[0].phrases) == 5
+    rgb, va, evidence = await models.score_emotion(Kind.ARTWORK, TEXTS, [()] * 5, [{}] * 5)
+    assert rgb.shape == (5, 3) and va.shape == (5, 2)
+    assert evidence[4][0]["asked"] == 2
+    with pytest.raises(Exception, match=r"invalid: .*asked 2 times"):
+        await models.score_emotion(Kind.TRACK, TEXTS, [()] * 5, [{}] * 5)
 
 
 def test_what_cannot_be_read_is_refused_for_good(served: tuple[Served, LocalModels]) -> None:
