@@ -9,11 +9,11 @@ Source: ArtSound, section 3: ICScore = .35 CLIP-Score + .65 PAC-Score for pictur
 * BERTScore (Zhang et al. 2020): F of the best matches of roberta-large's token vectors, layer 17, without idf and
   without rescaling.
 
-Both picture scores read 77 tokens. A caption that is longer is scored sentence by sentence (each after the same words,
-a sentence that is too long in pieces), and its score is the mean; `sentences` says how many were scored, `truncated`
-whether anything was left out all the same (a single word of more than 75 tokens). The published code does not limit
-scores; the paper's Table 1 has maxima of exactly 1, so scores are limited to 1 here unless the parameter `limited` is
-"no". The track's texts are taken as one, one after another: the fused text shall keep them all.
+Both picture scores read 77 tokens. A caption that is longer is scored sentence by sentence (each after the same
+words, a sentence that is too long in pieces), and its score is the mean; `sentences` says how many were scored,
+`truncated` whether anything was left out all the same (a single word of more than 75 tokens). The published code does
+not limit scores; the paper's Table 1 has maxima of exactly 1, so scores are limited to 1 here unless the parameter
+`limited` is "no". The track's texts are taken as one, one after another: the fused text shall keep them all.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class EmbedSound(RowModel):
             if isinstance(windows, Invalid):
                 answers.append(windows)
                 continue
-            own = np.stack([next(vectors) for _ in windows])
+            own: Array = np.stack([next(vectors) for _ in windows])
             answers.append({"VECTOR": calls.averaged(own, [len(window) for window in windows])})
         return answers
 

@@ -136,10 +136,13 @@ class PairTokens:
         self._tokenizer = Tokenizer.from_file(str(path))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        numbers = [self._tokenizer.token_to_id(mark) for mark in ("<s>", "</s>", "<pad>")]
-        if None in numbers:
-            raise ValueError(f"{path} is no tokeniser of RoBERTa's kind: it lacks <s>, </s> or <pad>")
-        self.start, self.end, self.padding = (int(number) for number in numbers)
+        self.start, self.end, self.padding = (self._number(mark, path) for mark in ("<s>", "</s>", "<pad>"))
+
+    def _number(self, mark: str, path: object) -> int:
+        number = self._tokenizer.token_to_id(mark)
+        if number is None:
+            raise ValueError(f"{path} is no tokeniser of RoBERTa's kind: it has no {mark}")
+        return int(number)
 
     def numbers(self, said: str) -> list[int]:
         """Tokens of a text without marks; the first word counts as one inside a text."""
