@@ -506,7 +506,21 @@ def test_the_serving_lock_is_whole_for_the_python_of_nvidias_image(triton_packag
     assert seen >= len(locked)
 
 
-def test_the_serving_lock_has_wheels_for_the_python_of_nvidias_image() -> None:
+def test_torch_for_the_gpu_image_is_pinned_beside_the_models_lock() -> None:
+    """The GPU image's own step is too large to be run here: gigabytes of CUDA."""
+    pinned = re.compile(r"^([\w.-]+)==(\S+) \\$", re.MULTILINE)
+    cuda = dict(pinned.findall((TOP / "locks/cuda.txt").read_text()))
+    models = dict(pinned.findall((TOP / "locks/models.txt").read_text()))
+    assert not {canonicalize_name(name) for name in cuda} & {canonicalize_name(name) for name in models}
+    wanted = re.search(r"^MODELS_TORCH \?= torch==(\S+)$", (TOP / "Makefile").read_text(), re.MULTILINE)
+    assert wanted is not None
+    assert cuda["torch"] == wanted[1], "the image and the Makefile name different releases of torch"
+    assert {"triton", "nvidia-cudnn-cu13"} <= cuda.keys()
+    assert (TOP / "locks/cuda.txt").read_text().count("--hash=sha256:") == len(cuda)
+
+
+@pytest.mark.parametrize("lock", ["serving", "models", "imagebind"])
+def test_the_locks_have_wheels_for_the_python_of_nvidias_image(lock: str) -> None:
     reachable_index()
     tags = [f"manylinux_2_{minor}_x86_64" for minor in range(5, 40)] + [
         "manylinux2014_x86_64",
@@ -517,7 +531,7 @@ def test_the_serving_lock_has_wheels_for_the_python_of_nvidias_image() -> None:
         options = ["--dry-run", "--ignore-installed", "--no-deps", "--require-hashes", "--only-binary=:all:"]
         options += ["--python-version", "3.12", "--implementation", "cp", "--target", target, *platforms]
         asked = subprocess.run(
-            [sys.executable, "-m", "pip", "install", *options, "--requirement", str(TOP / "locks/serving.txt")],
+            [sys.executable, "-m", "pip", "install", *options, "--requirement", str(TOP / f"locks/{lock}.txt")],
             capture_output=True,
             text=True,
             timeout=280,
