@@ -18,7 +18,8 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from infra.serving import triton
-from tests.serving_fixtures import Served, missing, serve
+from promenade.profile import read_profile
+from tests.serving_fixtures import REPOSITORY, Served, missing, serve
 
 MODEL = "compose_music"
 RATE = 48_000
@@ -126,7 +127,8 @@ def test_the_last_answer_reports_on_the_piece(served: Served) -> None:
     one.whole()
     report = one.report
     assert report is not None
-    assert (report["model"], report["version"], report["seed"], report["seconds"]) == (MODEL, "1", 5, 8.0)
+    version = read_profile(REPOSITORY.with_suffix(".toml")).version(MODEL)
+    assert (report["model"], report["version"], report["seed"], report["seconds"]) == (MODEL, version, 5, 8.0)
     assert (report["key"], report["mode"]) == ("D", "minor")
     assert "strings" in {instrument["family"] for instrument in report["instruments"]}
     assert [section["part"] for section in report["sections"]] == [
@@ -188,10 +190,12 @@ def test_a_background_piece_waits_while_a_person_is_served(served: Served) -> No
     before = background.answers.qsize()
     while not person.answers.empty() or len(person.blocks) < 50:
         person.more()
-    after = background.answers.qsize()
+    # A composer that waits for long says now and then that it lives, without a sound.
+    meanwhile = [result.as_numpy("SAMPLES") for result, _ in list(background.answers.queue)[before:]]
     background.cancel()
     person.whole()
-    assert after - before <= 2, "the background went on while a person waited"
+    heard = sum(1 for samples in meanwhile if len(samples))
+    assert heard <= 2, "the background went on while a person waited"
 
 
 def test_a_cancelled_piece_gives_its_place_back(served: Served) -> None:

@@ -13,7 +13,7 @@ import torch
 from diffusers import AudioLDM2Pipeline
 from edge_models.music.turns import Stopped
 from edge_models.triton_model import Invalid, strings
-from full_models.art2mus import Art2Mus, Art2MusModel
+from full_models.art2mus import Art2Mus, Art2MusModel, OneThread
 from full_models.music_wishes import FIXED_PROMPT, read
 from full_models.weights import BadChoice, Choices, MissingWeights
 
@@ -114,6 +114,60 @@ def test_a_vector_of_another_space_is_refused_in_plain_words(art2mus: Art2Mus, p
     assert len(sound(art2mus, question(vector=np.ones(7, np.float32)))) == 5 * RATE, "text needs no aligner"
     with pytest.raises(Invalid, match="no weights of the image aligner"):
         sound(Art2Mus(art2mus.model, None, nobody), question(), conditioning="both")
+
+
+def test_a_network_that_one_thread_runs_makes_the_same_sound(parts: dict[str, Any], art2mus: Art2Mus) -> None:
+    import threading
+
+    class Watched:
+        def __init__(self) -> None:
+            self.threads: set[int] = set()
+
+        def __call__(self, *values: Any, **named: Any) -> Any:
+            self.threads.add(threading.get_ident())
+            return parts["unet"](*values, **named)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(parts["unet"], name)
+
+    watched = Watched()
+    model = AudioLDM2(**parts)
+    model.unet = OneThread(watched)
+    made = Art2Mus(model, tiny_music.aligner(), nobody)
+    usual = sound(art2mus, question(), conditioning="both")
+    found: list[Any] = []
+    for _ in range(2):
+        thread = threading.Thread(target=lambda: found.append(sound(made, question(), conditioning="both")))
+        thread.start()
+        thread.join()
+    assert len(watched.threads) == 1 and threading.get_ident() not in watched.threads
+    assert all(np.array_equal(each, usual) for each in found) and len(found) == 2
+
+
+def test_a_compiled_network_is_rehearsed_with_the_shapes_of_a_piece(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[Any] = []
+    shapes: list[tuple[int, ...]] = []
+
+    def compile_it(network: Any, **how: Any) -> Any:
+        compiled.append(network)
+        network.register_forward_pre_hook(lambda _, values: shapes.append(tuple(values[0].shape)))
+        return network
+
+    monkeypatch.setattr(torch, "compile", compile_it)
+    monkeypatch.setenv("PROMENADE_COMPOSE_MUSIC_WEIGHTS", str(folder / "audioldm2"))
+    model = Art2MusModel()
+    model.start(Path("compose_music/1"), {**PARAMETERS, "compiled": "yes", "candidates": "3"}, nobody, 3600)
+    made = model._tools()
+    model.finalize()
+    assert isinstance(made.model.unet, OneThread) and made.model.unet._network is compiled[0]
+    # Guidance doubles the candidates; then the chosen one goes on alone.
+    assert [shape[0] for shape in shapes] == [6, 6, 2, 2] and len({shape[1:] for shape in shapes}) == 1
+    shapes.clear()
+    usual = Art2Mus(made.model, tiny_music.aligner(), nobody)
+    assert len(sound(usual, question(12.0))) == 12 * RATE
+    assert {shape[1:] for shape in shapes} == {shapes[0][1:]}
 
 
 # -- candidates --------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -77,7 +78,8 @@ class Art2Mus:
         device = choices.device()
         model = AudioLDM2.from_folder(choices.weights().folder, precision=choices.precision("fp32"), device=device)
         if choices.text("compiled", "no") == "yes":
-            model = model.faster()
+            model.faster()
+            model.unet = OneThread(model.unet)
         try:
             file = _checkpoint(choices)
         except MissingWeights as reason:
@@ -149,6 +151,23 @@ class Art2Mus:
             yield block[0].numpy()
             rest()
 
+    def rehearse(self, how: Mapping[str, Any]) -> None:
+        """Run two windows of nothing in particular: the first with as many candidates as pieces have, then one."""
+        from networks.audioldm2 import Settings
+
+        condition, negative = self.model.conditions([FIXED_PROMPT], [how["negative"]])
+        count = how["candidates"]
+        settings = Settings(steps=2, guidance=how["guidance"], solver=how["solver"])
+        for _ in self.model.compose(
+            condition.repeated(count),
+            negative.repeated(count),
+            1.5 * settings.window_seconds,
+            list(range(count)),
+            settings,
+            choose=lambda sounds: 0,
+        ):
+            pass
+
     def _scores(self, vector: Array, sounds: Array) -> list[float]:
         """ImageBind's cosine of each candidate [samples] with the picture (IBSc; Rinaldi et al. 2026, section 5)."""
         count, samples = sounds.shape
@@ -168,6 +187,36 @@ class Art2Mus:
             )
         lengths = np.linalg.norm(found, axis=1) * (np.linalg.norm(vector) or 1.0)
         return [float(value) for value in found @ vector / np.maximum(lengths, 1e-12)]
+
+
+class OneThread:
+    """A compiled network that is always run by the same thread, whoever asks.
+
+    CUDA graphs belong to the thread that recorded them and answer in a buffer that the next run overwrites; here a
+    person's piece may come between two steps of another one, from another thread. So runs are handed to one thread,
+    and the answer is copied.
+
+    Args:
+        network: answers with a tuple whose first tensor is what counts.
+    """
+
+    def __init__(self, network: Any) -> None:
+        self._network = network
+        self._thread = ThreadPoolExecutor(1, "compiled network")
+
+    def __call__(self, *values: Any, **named: Any) -> tuple[torch.Tensor, ...]:
+        """One run."""
+        return self._thread.submit(self._run, values, named).result()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+    def _run(self, values: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[torch.Tensor, ...]:
+        import torch
+
+        # The mode is a thread's own.
+        with torch.inference_mode():
+            return (self._network(*values, **named)[0].clone(),)
 
 
 def _checkpoint(choices: Choices) -> Path | None:
@@ -236,8 +285,11 @@ class Art2MusModel(ComposerModel):
         return found
 
     def tools(self) -> Art2Mus:
-        """The networks."""
-        return Art2Mus.load(self._choices, self.call)
+        """The networks; compiled ones have run once with the shapes of a piece, which is when they are compiled."""
+        made = Art2Mus.load(self._choices, self.call)
+        if self._choices.text("compiled", "no") == "yes":
+            made.rehearse(self.defaults())
+        return made
 
     def read(self, tensors: Mapping[str, Array]) -> tuple[Wanted, bool]:
         """See `music_wishes`. A question without sound that names a ticket gives that ticket's piece up."""

@@ -72,8 +72,8 @@ PAIRS: Final = tuple((lead, behind) for lead in INSTRUMENTS for behind in (*INST
 """The leading instrument and the one behind it; empty: it plays alone."""
 
 SLOTS: Final[tuple[Sequence[Any], ...]] = (GENRES, PAIRS, TEMPOS, MOODS)
-Filling = tuple[int, int, int, int]
-"""Which candidate fills each of the four templates."""
+Filling = tuple[int, ...]
+"""Which candidate fills each of the four templates, four numbers."""
 Read = Callable[[Sequence[str]], Array]
 """Descriptions -> valence and arousal, [n, 2] in [0,1]."""
 
@@ -87,7 +87,7 @@ def description(filling: Filling) -> str:
 
 def every_filling() -> list[Filling]:
     """All of them, in a fixed order."""
-    return list(product(*(range(len(slot)) for slot in SLOTS)))  # type: ignore[arg-type]
+    return list(product(*(range(len(slot)) for slot in SLOTS)))
 
 
 def distances(points: Array, target: tuple[float, float]) -> Array:
@@ -125,16 +125,13 @@ def descend(
 
     best: tuple[float, Filling] | None = None
     for number in range(starts):
-        here: Filling = tuple(len(slot) * number // starts for slot in SLOTS)  # type: ignore[assignment]
+        here: Filling = tuple(len(slot) * number // starts for slot in SLOTS)
         away = float(distances(points([here]), target)[0])
         better = True
         while better:
             better = False
             for slot, candidates in enumerate(SLOTS):
-                around: list[Filling] = [
-                    (*here[:slot], place, *here[slot + 1 :])
-                    for place in range(len(candidates))  # type: ignore[misc]
-                ]
+                around: list[Filling] = [(*here[:slot], place, *here[slot + 1 :]) for place in range(len(candidates))]
                 place, distance = nearest_of(points(around), target)
                 if distance < away:
                     here, away, better = around[place], distance, True

@@ -9,10 +9,13 @@ instruction is in words of our own.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
+from edge_models.music.serving import while_resting
 from edge_models.music.turns import Rest
-from edge_models.triton_model import Invalid, Unavailable
+from edge_models.triton_model import Invalid
 
 from full_models.music_wishes import WHOLE, Wanted
 from full_models.text_to_music import TextComposer
@@ -52,8 +55,7 @@ class MozartsTouchModel(TextComposer):
         ]
         fault = ""
         for attempt in range(1, TRIES + 1):
-            rest()
-            (answer,) = write(self.call, [conversation], Asking(tokens=_TOKENS, sentences=True))
+            (answer,) = while_resting(partial(self._written, tuple(conversation)), rest)
             if isinstance(answer, Invalid):
                 raise answer
             description, fault = checked(answer)
@@ -66,6 +68,10 @@ class MozartsTouchModel(TextComposer):
             ]
         raise Invalid(f"no description of music came of the caption in {TRIES} tries: {fault}")
 
+    def _written(self, conversation: Sequence[Message]) -> list[Written | Invalid]:
+        # Other pieces' words may stand before these in the writer's queue.
+        return write(self.call, [conversation], Asking(tokens=_TOKENS, sentences=True))
+
 
 def checked(answer: Written) -> tuple[str, str]:
     """A description without its wrapping, and what is wrong with it (empty: nothing)."""
@@ -76,6 +82,3 @@ def checked(answer: Written) -> tuple[str, str]:
     if count > LONGEST:
         return said, f"That has {count} words; {LONGEST} are too many already."
     return said, ""
-
-
-__all__ = ["INSTRUCTION", "MozartsTouchModel", "Unavailable", "checked"]

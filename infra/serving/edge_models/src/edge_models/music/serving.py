@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,10 +22,14 @@ from edge_models.music import asking
 from edge_models.music.turns import Rest, Stopped, Turns
 from edge_models.triton_model import Array, Call, Unavailable, call_served, message, strings
 
+Result = TypeVar("Result")
+
 PATIENCE = 10.0
 """Seconds that unloading waits for pieces in the making: each stops between two pieces of work."""
 WARM_AFTER = 8.0
 """Seconds from the start after which the tools are read: other models are starting until then."""
+LOOK_SECONDS = 0.05
+"""How often work in a thread of its own is looked after."""
 SIGN_SECONDS = 4.0
 """A composer that works for longer without a sound sends a chunk without sound, so that it is not taken for dead."""
 
@@ -137,7 +141,8 @@ class ComposerModel:
         elsewhere = self.given_up(ask)
         try:
             with self._turns.turn(ticket, live, lambda: sender.gone() or elsewhere()) as rest:
-                for part in self.compose(ask, self._tools(), rest):
+                tools = self._made if self._ready else while_resting(self._tools, rest)
+                for part in self.compose(ask, tools, rest):
                     if isinstance(part, np.ndarray):
                         sender.send(part, b"")
                     else:
@@ -161,6 +166,32 @@ class ComposerModel:
                 self._made = self.tools()
                 self._ready = True
             return self._made
+
+
+def while_resting(work: Callable[[], Result], rest: Rest) -> Result:
+    """What `work` answers, in a thread of its own, while `rest` is called: for work that takes long in one piece.
+
+    Raises:
+        Stopped: `rest` said so; the work goes on, and its answer is forgotten.
+        Exception: whatever the work raised.
+    """
+    found: list[Result] = []
+    trouble: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except BaseException as error:  # raised again below, where somebody waits for it
+            trouble.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        rest()
+        thread.join(LOOK_SECONDS)
+    if trouble:
+        raise trouble[0]
+    return found[0]
 
 
 class EdgeComposer(ComposerModel):
