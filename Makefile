@@ -26,6 +26,7 @@ check: .venv/.development
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/mypy --config-file infra/serving/full_models/mypy.ini -p full_models
 
 ## The long forms: repeated kills and long outages.
 soak: setup .venv/.development
