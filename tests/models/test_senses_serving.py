@@ -20,12 +20,14 @@ import pytest
 import soxr
 import torch
 from edge_models import configuration
-from full_models import export, imagebind_inputs, mmva_inputs, pictures
+from full_models import export, imagebind_inputs, mmva_inputs, pictures, scores
 from full_models.export import BadChoice, ExportError, Made, MissingWeights
 from full_models.onnx_networks import NETWORKS, clip_model
 from full_models.text_tokens import CONTEXT, ClipTokens
+from full_models.valence_arousal import PairTokens
 from full_models.weights import Choices, Weights
 from PIL import Image
+from transformers import ClapFeatureExtractor, ClapModel
 from tritonclient.utils import InferenceServerException
 
 from networks import imagebind, mmva
@@ -431,6 +433,38 @@ def test_a_row_is_scored_alone_as_among_others_of_both_kinds(served: Served) -> 
     ):
         with pytest.raises(InferenceServerException, match=f"invalid: .*{reason}"):
             scored(served, row)
+
+
+def test_clip_and_clap_score_as_their_own_classes_do(served: Served, weights: Path) -> None:
+    def call(model: str, inputs: Any, outputs: Any) -> dict[str, Any]:
+        return served.infer(model, inputs, outputs)
+
+    folder = served.repository
+    images = [picture(20), picture(21, 300, 300)]
+    clip = clip_model(Weights("clip", weights / "openai--clip-vit-base-patch32" / tiny_senses.REVISION))
+    own = ClipTokens(folder / "score_caption" / "1" / "clip_tokenizer.json")
+    with torch.inference_mode():
+        pixels = torch.from_numpy(np.stack([pictures.network_input(image) for image in images]))
+        rows = torch.from_numpy(np.stack([own.row(own.numbers(text)) for text in SENTENCES]))
+        expected = clip(pixel_values=pixels, input_ids=rows)
+    np.testing.assert_allclose(scores.clip_pictures(call, images), expected.image_embeds.numpy(), atol=1e-4)
+    np.testing.assert_allclose(scores.clip_texts(call, own, SENTENCES), expected.text_embeds.numpy(), atol=1e-4)
+
+    clap_folder = weights / "laion--clap-htsat-unfused" / tiny_senses.REVISION
+    clap = ClapModel.from_pretrained(clap_folder, local_files_only=True).eval()
+    track = sound(22, 6)
+    extractor = ClapFeatureExtractor(truncation="rand_trunc", padding="repeatpad", frequency_min=50)
+    samples = soxr.resample(track, 16_000, 48_000)
+    features = extractor(samples, sampling_rate=48_000, return_tensors="pt")["input_features"]
+    pairs = PairTokens(folder / "clap_text" / "1" / "tokenizer.json")
+    tensors = {name: torch.from_numpy(value) for name, value in pairs.tensors(pairs.pieces(SENTENCES[0])).items()}
+    with torch.inference_mode():
+        expected = clap(input_features=features, input_ids=tensors["tokens"], attention_mask=tensors["mask"])
+    np.testing.assert_allclose(scores.clap_sounds(call, [track]), expected.audio_embeds.numpy(), atol=1e-3)
+    np.testing.assert_allclose(scores.clap_texts(call, pairs, SENTENCES[:1]), expected.text_embeds.numpy(), atol=1e-4)
+    whole = scores.clap_sounds(call, [np.concatenate([sound(23, 10), sound(24, 10)]), sound(23, 10)])
+    np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-5)
+    assert not np.allclose(whole[0], whole[1], atol=1e-4), "the second half of a long sound counts"
 
 
 def test_what_is_measured_is_measured_here_as_well(served: Served) -> None:
