@@ -46,6 +46,7 @@ from promenade.settings import CLONE, HIGHEST_FIRST_PORT, Settings
 from promenade.supervisor import StackError, embedded_settings, stack_state
 from promenade.supervisor import down as stop_stack
 from promenade.supervisor import up as start_stack
+from promenade.training_commands import register as register_training
 from schemas.events import Event
 from schemas.failures import Lasting, Passing, Refused
 from schemas.media import Kind
@@ -80,6 +81,7 @@ application.command()(pairing_commands.pair)
 application.command()(compose.compose)
 application.command()(compose.play)
 application.add_typer(compose.music_commands, name="music")
+register_training(application)
 application.command()(report)
 
 Data = Annotated[Path, typer.Option("--data", envvar="PROMENADE_DATA", help="The data folder.")]
