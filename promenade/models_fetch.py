@@ -1,9 +1,8 @@
 """Fetches the weights of a profile: `promenade models fetch`.
 
 From the hub at pinned revisions, from web addresses, or from a folder where there is no network. What is interrupted
-goes on where it stopped (the hub's client writes every 10 MB); every file is compared with its checksum (the list's
-own, or what the hub says of the pinned revision) before a folder counts as complete. Non-commercial licences are
-asked about once.
+goes on where it stopped; every file is compared with its checksum (the list's own, or what the hub says of the pinned
+revision) before a folder counts as complete. Non-commercial licences are asked about once.
 """
 
 from __future__ import annotations
@@ -119,14 +118,67 @@ def persistently(work: Callable[[], None], held: Callable[[], int]) -> None:
         try:
             work()
             return
-        except Exception as error:
-            # A download that ended short of its size is an OSError of the hub's client.
-            if not _is_of_the_network(error) and "Consistency check" not in str(error):
-                raise
+        except httpx.TransportError:
             failed = 1 if held() > before else failed + 1
             if failed >= _TRIES:
                 raise
             time.sleep(_PAUSE)
+
+
+def bring_from(
+    address: str, headers: Mapping[str, str], entry: Entry, file: Remote, folder: Path, tell: Tell
+) -> None:
+    """Put a file from a web address into the folder. What came so far lies in `<file>.part`, and is gone on with.
+
+    Raises:
+        Refused: it cannot be had.
+    """
+    part = folder / f"{file.path}.part"
+    part.parent.mkdir(parents=True, exist_ok=True)
+    told = 0
+
+    def heard(count: int) -> None:
+        nonlocal told
+        told += count
+        tell(count)
+
+    def held() -> int:
+        return part.stat().st_size if part.exists() else 0
+
+    def work() -> None:
+        begun = held()
+        heard(begun - told)
+        if file.size is None or begun != file.size:
+            _download(address, headers, part, begun, heard)
+
+    try:
+        persistently(work, held)
+    except httpx.HTTPStatusError as error:
+        raise Refused(
+            f"{address} answered {error.response.status_code}: {entry.name} cannot be had from there; bring it in a "
+            "folder and name that with --from."
+        ) from None
+    except httpx.TransportError as error:
+        raise _away(address, error) from None
+    part.replace(folder / file.path)
+
+
+def _download(address: str, headers: Mapping[str, str], part: Path, begun: int, heard: Tell) -> None:
+    asked = {**headers, "Accept-Encoding": "identity", **({"Range": f"bytes={begun}-"} if begun else {})}
+    # A redirection to another host does not take the credentials along.
+    with httpx.stream("GET", address, headers=asked, follow_redirects=True, timeout=_SILENCE) as answer:
+        if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and begun:
+            # Everything is there already, or more than everything: the checksum tells.
+            return
+        answer.raise_for_status()
+        goes_on = answer.status_code == httpx.codes.PARTIAL_CONTENT
+        if begun and not goes_on:
+            heard(-begun)
+        with part.open("ab" if goes_on else "wb") as file:
+            # Block by block as they come: what is gathered for larger ones would be lost with the connection.
+            for block in answer.iter_bytes():
+                file.write(block)
+                heard(len(block))
 
 
 class Hub:
@@ -140,12 +192,11 @@ class Hub:
     """
 
     def __init__(self, endpoint: str | None = None) -> None:
-        # Its second way of downloading (Xet) begins a file anew after an interruption. Both are read at import.
-        os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         try:
             import huggingface_hub
             import huggingface_hub.errors
+            import huggingface_hub.utils
         except ImportError:
             raise Refused(
                 f"fetching from the hub needs the package huggingface-hub: {EXTRA} (or name a folder with --from)."
@@ -173,47 +224,10 @@ class Hub:
         }
 
     def bring(self, entry: Entry, file: Remote, folder: Path, tell: Tell) -> None:
-        """See `Source`."""
-
-        class Counter:
-            """As much of a progress bar as the client uses; tells how much is there, resumed bytes included."""
-
-            def __init__(self, *_: Any, initial: int = 0, **__: Any) -> None:
-                self.n = 0
-                self.update(initial)
-
-            def update(self, count: float | None = 1) -> None:
-                """So many bytes more."""
-                self.n += int(count or 0)
-                tell(int(count or 0))
-
-            def close(self) -> None:
-                """Nothing to close."""
-
-            def __enter__(self) -> Counter:
-                return self
-
-            def __exit__(self, kind: object, *_: object) -> None:
-                # The next try counts what it finds anew.
-                if kind is not None:
-                    tell(-self.n)
-
-        def work() -> None:
-            self._hub.hf_hub_download(
-                entry.repository,
-                file.path,
-                revision=entry.revision,
-                local_dir=folder,
-                endpoint=self._endpoint,
-                tqdm_class=Counter,
-            )
-
-        partial = folder / ".cache" / "huggingface" / "download"
-        with self._errors(entry):
-            persistently(
-                work,
-                lambda: sum(path.stat().st_size for path in partial.rglob("*.incomplete")) if partial.is_dir() else 0,
-            )
+        """See `Source`. Its client knows where a file is and who may have it; the bytes are fetched as any others,
+        because not every version of the client goes on with a file that an earlier command began."""
+        address = self._hub.hf_hub_url(entry.repository, file.path, revision=entry.revision, endpoint=self._endpoint)
+        bring_from(address, self._hub.utils.build_hf_headers(), entry, file, folder, tell)
 
     def label(self, entry: Entry) -> str:
         """See `Source`."""
@@ -242,7 +256,7 @@ class Hub:
             status = getattr(getattr(error, "response", None), "status_code", "an error")
             raise Refused(f"{where} answered {status} for {entry.repository}; try again later.") from None
         except Exception as error:
-            if not _is_of_the_network(error) and "Consistency check" not in str(error):
+            if not _is_of_the_network(error):
                 raise
             raise _away(where, error) from None
 
@@ -262,45 +276,8 @@ class Addresses:
         return {name: Remote(name, None, entry.sha256[name]) for name in entry.files}
 
     def bring(self, entry: Entry, file: Remote, folder: Path, tell: Tell) -> None:
-        """See `Source`. What came lies in `<file>.part`."""
-        part = folder / f"{file.path}.part"
-        part.parent.mkdir(parents=True, exist_ok=True)
-        told = [0]
-
-        def work() -> None:
-            begun = part.stat().st_size if part.exists() else 0
-            tell(begun - told[0])
-            told[0] = begun
-            self._download(str(entry.address), part, begun, tell, told)
-
-        try:
-            persistently(work, lambda: part.stat().st_size if part.exists() else 0)
-        except httpx.HTTPStatusError as error:
-            raise Refused(
-                f"{entry.address} answered {error.response.status_code}: {entry.name} cannot be had from there; "
-                "bring it in a folder and name that with --from."
-            ) from None
-        except httpx.TransportError as error:
-            raise _away(str(entry.address), error) from None
-        part.replace(folder / file.path)
-
-    def _download(self, address: str, part: Path, begun: int, tell: Tell, told: list[int]) -> None:
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={begun}-"} if begun else {})
-        with httpx.stream("GET", address, headers=headers, follow_redirects=True, timeout=_SILENCE) as answer:
-            if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE and begun:
-                # Everything is there already, or more than everything: the checksum tells.
-                return
-            answer.raise_for_status()
-            goes_on = answer.status_code == httpx.codes.PARTIAL_CONTENT
-            if begun and not goes_on:
-                tell(-told[0])
-                told[0] = 0
-            with part.open("ab" if goes_on else "wb") as file:
-                # Block by block as they come: what is gathered for larger ones would be lost with the connection.
-                for block in answer.iter_bytes():
-                    file.write(block)
-                    tell(len(block))
-                    told[0] += len(block)
+        """See `Source`."""
+        bring_from(str(entry.address), {}, entry, file, folder, tell)
 
     def label(self, entry: Entry) -> str:
         """See `Source`."""
@@ -468,7 +445,6 @@ def carry_out(plan: Plan, tell: Tell, step: Say) -> Fetched:
     )
     write_whole(folder / MARKER, note.model_dump_json(indent=1) + "\n")
     (folder / UNFINISHED).unlink(missing_ok=True)
-    shutil.rmtree(folder / ".cache", ignore_errors=True)
     return note
 
 

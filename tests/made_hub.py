@@ -38,6 +38,7 @@ class Asked:
     path: str
     start: int
     sent: int = 0
+    authorization: str = ""
 
 
 @dataclass
@@ -58,6 +59,10 @@ class MadeHub:
     """Repository -> what the hub calls the error."""
     answers_for: str = REVISION
     """The revision that it says it answers for."""
+    redirects: dict[str, str] = field(default_factory=dict)
+    """File of a repository -> the address where its bytes are."""
+    authorizations: list[str] = field(default_factory=list)
+    """Of those who were sent on."""
     ignores_ranges: bool = False
     holds: dict[str, int] = field(default_factory=dict)
     """File -> after how many bytes an answer stands still, until `goes_on` is set."""
@@ -95,7 +100,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([0-9a-f]+)/(.+)", path):
             if not self._refused(found[1]):
                 content = self.hub.repositories[found[1]].get(found[3])
-                if content is None:
+                if found[3] in self.hub.redirects and body:
+                    self.hub.authorizations.append(self.headers.get("Authorization", ""))
+                    self._json(302, {}, {"Location": self.hub.redirects[found[3]]})
+                elif content is None:
                     self._json(404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"})
                 else:
                     self._file(found[3], content, body, found[2])
@@ -166,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
         if limits:
             part = part[: limits.pop(0)]
             self.close_connection = True
-        self.hub.asked.append(Asked(name, start, len(part)))
+        self.hub.asked.append(Asked(name, start, len(part), self.headers.get("Authorization", "")))
         stop = self.hub.holds.get(name, len(part))
         with contextlib.suppress(ConnectionError):
             self.wfile.write(part[:stop])

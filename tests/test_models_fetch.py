@@ -69,8 +69,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[MadeHub]:
         for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "HF_TOKEN"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(models_fetch, "_PAUSE", 0.01)
-        # The client writes every 10 MB; the files here are smaller.
-        monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
         yield made
 
 
@@ -226,7 +224,7 @@ def test_a_broken_connection_goes_on_in_the_same_command(house: House, hub: Made
 
 @pytest.mark.parametrize(("name", "file"), [("net", "model-2.safetensors"), ("plain", "network.pth")])
 def test_an_interrupted_fetch_goes_on_in_the_next_command(house: House, hub: MadeHub, name: str, file: str) -> None:
-    hub.break_off[file] = [120_000, *[0] * 60]
+    hub.break_off[file] = [120_000, *[0] * 20]
     failed = house(name, "--yes", status=1)
     assert "does not answer" in failed.stderr and "goes on where it stopped" in failed.stderr
     assert state_of(house.entry(name), house.root) == "begun"
@@ -244,12 +242,25 @@ def test_an_interrupted_fetch_goes_on_in_the_next_command(house: House, hub: Mad
     assert (house.folder(name) / file).read_bytes() == content
 
 
+def test_large_files_come_from_another_host_that_is_not_told_the_token(
+    house: House, hub: MadeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_made")
+    with running_hub() as elsewhere:
+        elsewhere.files["large"] = WEIGHTS
+        elsewhere.break_off["large"] = [80_000]
+        hub.redirects["model-1.safetensors"] = f"{elsewhere.address}/files/large"
+        house("net")
+        assert (house.folder("net") / "model-1.safetensors").read_bytes() == WEIGHTS
+        assert hub.authorizations == ["Bearer hf_made"] * 2
+        assert [(each.start > 0, each.authorization) for each in elsewhere.asked] == [(False, ""), (True, "")]
+
+
 @pytest.mark.parametrize(("name", "file"), [("net", "model-1.safetensors"), ("plain", "network.pth")])
 def test_a_fetch_that_was_killed_goes_on(house: House, hub: MadeHub, name: str, file: str) -> None:
     hub.holds[file] = 150_000
     code = (
         "import sys; from pathlib import Path\n"
-        "import huggingface_hub.constants as constants; constants.DOWNLOAD_CHUNK_SIZE = 10_000\n"
         "from promenade import cli, models_fetch\n"
         f"models_fetch.CLONE = Path({str(house.list.parents[1])!r})\n"
         f"sys.argv = ['promenade', 'models', 'fetch', {name!r}, '--yes', '--weights', {str(house.root)!r}]\n"
