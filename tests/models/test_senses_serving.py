@@ -506,6 +506,8 @@ def test_missing_weights_say_what_where_and_what_to_do(tmp_path: Path) -> None:
         MissingWeights, match=r"clip_text needs the weights a/b, looked for in .*a--b.*nothing is there"
     ):
         asked("a/b")
+    with pytest.raises(MissingWeights, match="Nobody publishes them; run: promenade train va"):
+        asked("mmva")
     (tmp_path / "a--b" / "one").mkdir(parents=True)
     with pytest.raises(MissingWeights, match="only an unfinished download is there"):
         asked("a/b")

@@ -34,6 +34,8 @@ MARKER: Final = "fetched.json"
 """Written last by the fetch: a folder without it is incomplete."""
 
 _HOW_TO_FETCH: Final = "promenade models fetch --profile full"
+UNPUBLISHED: Final = {"mmva": "promenade train va, then promenade export"}
+"""Weights that nobody publishes -> what makes them."""
 
 
 class MissingWeights(RuntimeError):
@@ -213,10 +215,11 @@ def find(value: str, *, needed_by: str, setting: str, root: Path) -> Weights:
             f"{needed_by} needs the weights {name}, and {held} holds several revisions "
             f"({', '.join(path.name for path in fetched)}): set {setting} to {name}@REVISION"
         )
+    how = f"Nobody publishes them; run: {UNPUBLISHED[name]}" if name in UNPUBLISHED else f"Run: {_HOW_TO_FETCH}"
     begun = "only an unfinished download is there" if held.is_dir() else "nothing is there"
     raise MissingWeights(
         f"{needed_by} needs the weights {value}, looked for in {held / (revision or '<revision>')}: {begun}. "
-        f"Run: {_HOW_TO_FETCH} (or set {setting} to a folder that holds them, or PROMENADE_WEIGHTS to where all lie)"
+        f"{how} (or set {setting} to a folder that holds them, or PROMENADE_WEIGHTS to where all lie)"
     )
 
 
