@@ -21,6 +21,7 @@ from networks.audioldm2 import AudioLDM2, Conditioning, Settings, TextStates
 from networks.checkpoints import read_checkpoint
 from tests.models import tiny_training as made
 from tests.models.tiny_training import one_thread  # noqa: F401
+from training.__main__ import main
 from training.aligner import AlignerTraining, FixedText, Pairs, begun
 from training.card import write_card
 from training.settings import AlignerSettings, RunError
@@ -46,7 +47,7 @@ SMALL = AlignerSettings(
 def taught() -> tuple[AudioLDM2, FixedText]:
     """An AudioLDM 2 that understands moods, taught once for this file."""
     torch.set_num_threads(1)
-    return made.taught(250)
+    return made.taught(160)
 
 
 def _changed(settings: AlignerSettings, **changes: object) -> AlignerSettings:
@@ -157,25 +158,19 @@ def _command(data: Path, run: Path, model: Path, steps: int, *more: str) -> list
     ]
 
 
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from tests.models.tiny import audioldm2_parts, save_audioldm2
 
     model = save_audioldm2(tmp_path / "audioldm2", audioldm2_parts())
     made.made_pairs(tmp_path / "data", 40)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    steps = 60
-    whole = subprocess.Popen(  # one after the other would take as long again
-        _command(tmp_path / "data", tmp_path / "whole", model, steps),
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    steps = 40
     killed = subprocess.Popen(
         _command(tmp_path / "data", tmp_path / "killed", model, steps), env=environment, stderr=subprocess.DEVNULL
     )
     curves = tmp_path / "killed" / "curves.csv"
     until = time.monotonic() + 120
-    while not (curves.is_file() and curves.read_text().count("\n") > 15):
+    while not (curves.is_file() and curves.read_text().count("\n") > 9):
         assert killed.poll() is None and time.monotonic() < until
         time.sleep(0.005)
     killed.send_signal(signal.SIGKILL)
@@ -188,8 +183,9 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     )  # fmt: skip
     assert said.returncode == 0, said.stderr
     assert "going on at step" in said.stderr
-    assert whole.wait(120) == 0
-    cost = whole.stderr.read() if whole.stderr else ""
+    # The run that nobody disturbed is this process's own: a start of the libraries less.
+    assert main(_command(tmp_path / "data", tmp_path / "whole", model, steps)[3:]) == 0
+    cost = capsys.readouterr().err
     # It says first what it will cost.
     assert "s a step" in cost and "GB of memory" in cost and "32 pairs train, 4 validate" in cost
     for name in ("model.safetensors", "curves.csv", "validation.csv"):
