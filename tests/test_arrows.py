@@ -29,7 +29,8 @@ ALLOWED: dict[str, set[str]] = {
     "infra": {"schemas"},
     "streams": {"schemas", "workers", "infra"},
     "gallery": {"schemas", "workers", "infra"},
-    "promenade": {"schemas", "workers", "infra", "streams", "gallery"},
+    "training": {"schemas", "networks", "infra"},
+    "promenade": {"schemas", "workers", "infra", "streams", "gallery", "training"},
 }
 
 FORBIDDEN: dict[str, set[str]] = {
@@ -59,11 +60,12 @@ FORBIDDEN: dict[str, set[str]] = {
     "streams": {"pydantic_settings", "fastapi", "qdrant_client", "tritonclient"},
     "gallery": {"faust", "kafka", "aiokafka", "pydantic_settings"},
     "networks": {"tritonclient", "onnxruntime", "kafka", "minio", "qdrant_client", "fastapi", "pydantic_settings"},
+    "training": {"faust", "kafka", "aiokafka", "fastapi", "tritonclient"},
 }
 
-# The papers' networks and what serves them may have torch; nobody else.
+# The papers' networks, what trains and what serves them may have torch; nobody else.
 FULL_MODELS = ("infra", "serving", "full_models")
-WITHOUT_TORCH = (*(room for room in ALLOWED if room != "networks"), "model_repository/edge")
+WITHOUT_TORCH = (*(room for room in ALLOWED if room not in ("networks", "training")), "model_repository/edge")
 
 
 def imports_of(path: Path) -> set[str]:
