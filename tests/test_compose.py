@@ -285,9 +285,14 @@ def test_triton_has_shared_memory_one_name_and_never_the_embedded_backend(
     devices = services["triton-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
     assert "reservations" not in services["triton-cpu"]["deploy"]["resources"]
-    (models,) = services["triton-gpu"]["volumes"]
-    assert (models["source"], models["target"]) == (str(TOP / "model_repository" / "full"), "/models")
-    assert models["bind"].get("create_host_path", False) is False, "an absent repository must fail, not be made empty"
+    mounted = services["triton-gpu"]["volumes"]
+    assert {each["target"]: each["source"] for each in mounted} == {
+        "/models": str(TOP / "model_repository" / "full"),
+        "/weights": str(TOP / "weights"),
+    }
+    for each in mounted:
+        assert each["read_only"] is True
+        assert each["bind"].get("create_host_path", False) is False, "an absent folder must fail, not be made empty"
 
 
 def test_the_stages_are_shared_out_once_each(services: dict[str, dict[str, Any]]) -> None:
