@@ -340,7 +340,7 @@ class AlignerTraining:
             return math.nan, math.nan
         totals = [0.0, 0.0]
         others = np.roll(rows, 1)
-        for number, piece in enumerate(batches(len(rows), self.settings.micro_batch or self.share)):
+        for number, piece in enumerate(batches(len(rows), self.settings.micro_batch or self.settings.batch)):
             chosen = rows[piece.start : piece.stop]
             drawn = generator(self.settings.seed, "validation", number)
             batch = self.pairs.batch(chosen, drawn, self.steps_of_noise, 0.0)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -301,3 +302,41 @@ def test_lower_precision_trains_as_well(tmp_path: Path) -> None:
             assert all(np.isfinite(float(row["loss"])) for row in run.read("curves.csv"))
     finally:
         AcceleratorState._reset_state(True)
+
+
+def test_two_processes_take_the_same_steps_as_one(tmp_path: Path) -> None:
+    from tests.models.tiny import audioldm2_parts, save_audioldm2
+
+    model = save_audioldm2(tmp_path / "audioldm2", audioldm2_parts())
+    made.made_pairs(tmp_path / "data", 40)
+    assert main(_command(tmp_path / "data", tmp_path / "one", model, 8)[3:]) == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # As a launcher does for several GPUs: each process is told its place.
+    started = [
+        subprocess.Popen(
+            _command(tmp_path / "data", tmp_path / "two", model, 8),
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "WORLD_SIZE": "2",
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "ACCELERATE_USE_CPU": "true",
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    # One of them speaks and writes.
+    assert ["32 pairs train" in each for each in said] == [True, False]
+    one, two = (read_checkpoint(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    # The same batch, noise and steps; only the order in which gradients are added differs.
+    assert all(torch.allclose(value, two[name], atol=1e-4) for name, value in one.items())
+    assert len((tmp_path / "two" / "curves.csv").read_text().splitlines()) == 9
