@@ -6,7 +6,9 @@ models and runs there; where it is missing, these commands say so and nothing el
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,8 @@ PASSED_ON: dict[str, Any] = {
     "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     "add_help_option": False,
 }
+
+Json = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
 
 train_commands = typer.Typer(
     help="Train the papers' models on your own collection: data, prepare, aligner, va.", no_args_is_help=True
@@ -49,10 +53,11 @@ def interpreter() -> Path:
     raise typer.Exit(1)
 
 
-def passed_on(command: str, arguments: list[str]) -> None:
+def passed_on(command: str, given: list[str], as_json: bool) -> None:
     """Read a command's options here, and run it where torch is; its exit status is ours."""
     from training.__main__ import parser
 
+    arguments = [*given, "--json"] if as_json else given
     options = parser().parse_args([command, *arguments])
     python = [str(interpreter())]
     processes = getattr(options, "processes", 1)
@@ -65,26 +70,26 @@ def passed_on(command: str, arguments: list[str]) -> None:
 
 
 @train_commands.command(**PASSED_ON)
-def prepare(context: typer.Context) -> None:
+def prepare(context: typer.Context, as_json: Json = False) -> None:
     """Compute what training reads many times, once: latents and vectors of pairs, or features of emotions."""
-    passed_on("prepare", context.args)
+    passed_on("prepare", context.args, as_json)
 
 
 @train_commands.command(**PASSED_ON)
-def aligner(context: typer.Context) -> None:
+def aligner(context: typer.Context, as_json: Json = False) -> None:
     """Train Art2Mus's image aligner: DATA --run FOLDER [--resume]; --help tells every setting."""
-    passed_on("aligner", context.args)
+    passed_on("aligner", context.args, as_json)
 
 
 @train_commands.command(**PASSED_ON)
-def va(context: typer.Context) -> None:
+def va(context: typer.Context, as_json: Json = False) -> None:
     """Train MMVA's towers of valence and arousal: DATA --run FOLDER [--resume]; --help tells every setting."""
-    passed_on("va", context.args)
+    passed_on("va", context.args, as_json)
 
 
-def export(context: typer.Context) -> None:
+def export(context: typer.Context, as_json: Json = False) -> None:
     """Export a run's model, checked against torch, to where the served models look: RUN [--server URL]."""
-    passed_on("export", context.args)
+    passed_on("export", context.args, as_json)
 
 
 @train_commands.command("data")
@@ -104,6 +109,7 @@ def make_data(
     data: Annotated[
         Path, typer.Option("--data", envvar="PROMENADE_DATA", help="The data folder of the stack.")
     ] = Path("promenade-data"),
+    as_json: Json = False,
 ) -> None:
     """Make a data set: out of the store (--exhibition, --emotions), or of the papers' own layouts on a disk."""
     from promenade.cli import carry_out
@@ -132,6 +138,9 @@ def make_data(
     except BadData as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
+    if as_json:
+        typer.echo(json.dumps({"data": str(out), **dataclasses.asdict(made)}, ensure_ascii=False))
+        return
     parts = ", ".join(f"{count} {part}" for part, count in sorted(made.parts.items()))
     typer.echo(f"{out}: {made.rows} rows of {made.source} ({parts}), version {made.version}")
     for reason, each in made.skipped.items():

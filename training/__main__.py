@@ -5,6 +5,7 @@ call it, and read their options here, so this module imports torch only when wor
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -54,6 +55,8 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--weights", type=Path, default=weights_root(), help="the weights folder to install into")
     export.add_argument("--repository", type=Path, help="model_repository/full: make the served towers there as well")
     export.add_argument("--server", help="HTTP address of a model server that shall load them now")
+    for command in (prepare, aligner, va, export):
+        command.add_argument("--json", action="store_true", help="print the outcome as JSON")
     return top
 
 
@@ -103,7 +106,7 @@ def device_of(asked: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
 
 
-def _prepare(options: Any) -> None:
+def _prepare(options: Any) -> dict[str, Any]:
     from training import prepare, va
     from training.runs import Progress
     from training.tables import Dataset, read_description
@@ -111,6 +114,7 @@ def _prepare(options: Any) -> None:
     description = read_description(options.data)
     root, device = options.weights, device_of(options.device)
     common = {"most_bad": options.most_bad}
+    said: list[str] = []
     if description.kind == "emotions":
         clip, mert, roberta = (found_weights(getattr(options, name), root) for name in ("clip", "mert", "roberta"))
         encoders = va.published_encoders(clip, mert, roberta, device)
@@ -136,11 +140,13 @@ def _prepare(options: Any) -> None:
             without = prepare.make_vectors(
                 dataset, encode, source="clip-vit-b32", size=size, told=Progress("pictures", 1), **common
             )
-            say(*without.lines())
-    say(*skipped.lines(), f"{options.data} is ready to train on")
+            said = without.lines()
+    said = [*said, *skipped.lines()]
+    say(*said, f"{options.data} is ready to train on")
+    return {"data": str(options.data), "kind": description.kind, "skipped": said}
 
 
-def _aligner(options: Any) -> None:
+def _aligner(options: Any) -> dict[str, Any]:
     from networks.audioldm2 import AudioLDM2
     from training import aligner
     from training.card import write_card
@@ -156,13 +162,17 @@ def _aligner(options: Any) -> None:
     with aligner.begun(options.run, settings, pairs, model, options.resume, accelerator.is_main_process) as run:
         training = aligner.AlignerTraining(settings, pairs, model, run, accelerator, say=say)
         path = training.train()
+        outcome: dict[str, Any] = {"run": str(options.run)}
         if path is not None:
             test = training.measure()
             lines = [f"- {name.replace('_', ' ')}: {value:.5f}" for name, value in test.items()]
-            say(f"trained: {path}", f"card: {write_card(run, lines)}")
+            card = write_card(run, lines)
+            say(f"trained: {path}", f"card: {card}")
+            outcome |= {"trained": str(path), "card": str(card), "test": dict(test)}
+    return outcome
 
 
-def _va(options: Any) -> None:
+def _va(options: Any) -> dict[str, Any]:
     from training import va
     from training.card import write_card
     from training.splits import TEST
@@ -173,10 +183,13 @@ def _va(options: Any) -> None:
     with va.begun(options.run, settings, emotions, options.resume) as run:
         training = va.VaTraining(settings, emotions, run, device_of(options.device), say=say)
         path = training.train()
-        say(f"trained: {path}", f"card: {write_card(run, va.table_of(training.measure(TEST)))}")
+        table = va.table_of(training.measure(TEST))
+        card = write_card(run, table)
+        say(f"trained: {path}", f"card: {card}")
+    return {"run": str(options.run), "trained": str(path), "card": str(card), "table": list(table)}
 
 
-def _export(options: Any) -> None:
+def _export(options: Any) -> dict[str, Any]:
     from training import export
 
     made = export.export_run(options.run, options.weights)
@@ -186,8 +199,16 @@ def _export(options: Any) -> None:
     if options.repository is not None and made.kind == "mmva":
         export.served_towers(options.repository, options.weights, dict(os.environ))
         say(f"made: {', '.join(export.SERVED['mmva'])} in {options.repository}")
-    if options.server:
-        say(f"loaded by the server: {', '.join(export.reload(options.server, made.kind))}")
+    loaded = export.reload(options.server, made.kind) if options.server else []
+    if loaded:
+        say(f"loaded by the server: {', '.join(loaded)}")
+    return {
+        "kind": made.kind,
+        "installed": str(made.installed),
+        "set_aside": list(made.set_aside),
+        "difference": made.difference,
+        "loaded": list(loaded),
+    }
 
 
 def say(*lines: str) -> None:
@@ -201,7 +222,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     work = {"prepare": _prepare, "aligner": _aligner, "va": _va, "export": _export}[options.command]
     try:
-        work(options)
+        outcome = work(options)
+        # Of several processes that share the steps, the first one speaks.
+        if options.json and os.environ.get("RANK", "0") == "0":
+            print(json.dumps(outcome, ensure_ascii=False))
     except (ValueError, RuntimeError, FileNotFoundError) as error:
         # What these say is meant for people; a fault of ours has another type, or its trace is asked for.
         if os.environ.get("PROMENADE_TRACE"):
