@@ -228,7 +228,8 @@ def run(size: str, batch: int, rounds: int) -> list[str]:
         lines.append(
             "The published size was not run: it needs a GPU (`--size published --batch 128`). The tiny "
             "encoders cost as much beside the tiny UNet as the published ones beside theirs, by count of operations; "
-            "that alone allows a ratio of about 2.9, and decoding files and the encoders' higher precision the rest."
+            "by which the published size would allow a ratio of about 2.9; what reading files and the encoders' "
+            "precision would add was not measured."
         )
     return lines
 
