@@ -18,7 +18,6 @@ import json
 import os
 import platform
 import queue
-import socket
 import subprocess
 import sys
 import tempfile
@@ -47,6 +46,7 @@ from promenade import samples
 from promenade.samples.catalogue import Row, read_manifest
 from promenade.settings import CLONE
 from schemas.media import Kind
+from tests.serving_fixtures import serve
 from workers.media.detect import HEAD_BYTES, detect
 from workers.media.limits import Limits
 from workers.media.parts import sound_parts
@@ -223,34 +223,8 @@ class Composer:
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[Composer]:
     """A server of compose_music alone."""
-    repository = folder / "repository"
-    repository.mkdir(parents=True)
-    (repository / MODEL).symlink_to(REPOSITORY / MODEL)
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        ports = triton.Ports(*(one.getsockname()[1] for one in sockets))
-    start = triton.launch(triton.prepare(CLONE / ".serving", folder / "serving"), repository, ports)
-    with (folder / "triton.log").open("w") as log:
-        process = subprocess.Popen(  # noqa: S603 - our own command
-            start.arguments, env=start.environment, stdout=log, stderr=subprocess.STDOUT
-        )
-    try:
-        until = time.monotonic() + 60
-        while not triton.ready(ports):
-            if process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"the model server did not start: {(folder / 'triton.log').read_text()[-2000:]}")
-            time.sleep(0.05)
-        yield Composer(f"127.0.0.1:{ports.grpc}", process.pid)
-    finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        triton.clean_after(start.region_prefix)
+    with serve(folder, [MODEL]) as served:
+        yield Composer(served.url, served.process)
 
 
 @contextlib.contextmanager

@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import subprocess
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ import pytest
 from gallery.music import LiveMusic
 from infra.objects import Objects
 from infra.records import DEFAULT_EXHIBITION
-from infra.serving import triton
 from infra.vectors import Vectors
 from schemas.events import Event, MusicRequested, PairingCommand, new_trace
 from schemas.failures import Lasting
@@ -33,7 +30,7 @@ from schemas.records import ExhibitionSettings
 from streams.compose import Asker, ComposeHandler
 from streams.pairing import PairHandler
 from tests.made_world import PROFILE, HookedObjects, MadeInference, World
-from tests.serving_fixtures import ENVIRONMENT, REPOSITORY, Served, free_ports
+from tests.serving_fixtures import REPOSITORY, Served, running
 from tests.stack_fixtures import Reached, put_item
 from workers.compose import Studio
 from workers.contract import Array, Tools
@@ -170,29 +167,8 @@ def profile(folder: Path) -> Path:
 @contextlib.contextmanager
 def served(folder: Path) -> Iterator[Served]:
     """A model server with nothing but the stand-in; stopped at the end."""
-    from tritonclient import grpc
-
-    installation = triton.prepare(ENVIRONMENT, folder / "serving")
-    ports = free_ports()
-    start = triton.launch(installation, repository(folder / "repository", others=False), ports)
-    log = folder / "triton.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(start.arguments, env=start.environment, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        until = time.monotonic() + 120
-        while not triton.ready(ports):
-            if process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"the model server did not start:\n{log.read_text()[-3000:]}")
-            time.sleep(0.05)
-        yield Served(ports, process.pid, ["compose_music"], grpc.InferenceServerClient(f"127.0.0.1:{ports.grpc}"))
-    finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        triton.clean_after(start.region_prefix)
+    with running(repository(folder / "repository", others=False), folder) as alone:
+        yield alone
 
 
 MUSIC_PROFILE = PROFILE.model_copy(

@@ -1,6 +1,7 @@
 """A real model server for tests: started once a session on free ports, over the repository as it is built.
 
-`running_triton` serves the edge repository; `serve` starts one more, of chosen models, for tests that hurt it. What
+`running_triton` serves the edge repository; `serve` starts one more, of chosen models, for tests that hurt it;
+`running` starts one over any repository. What
 is asked of the models is left to the tests. Where the serving environment or the built models are missing, tests
 skip and say so.
 """
@@ -39,11 +40,11 @@ def missing() -> str | None:
     return None
 
 
-def complete_models() -> list[str]:
-    """Models of the repository that have a config and a version with a network or code."""
+def complete_models(repository: Path = REPOSITORY) -> list[str]:
+    """Models of a repository that have a config and a version with a network or code."""
     return sorted(
         path.parent.name
-        for path in REPOSITORY.glob("*/config.pbtxt")
+        for path in repository.glob("*/config.pbtxt")
         if any((path.parent / "1" / name).exists() for name in ("model.onnx", "model.py"))
     )
 
@@ -64,6 +65,7 @@ class Served:
     process: int
     models: list[str]
     client: Any
+    repository: Path
 
     @property
     def url(self) -> str:
@@ -98,28 +100,41 @@ def free_ports() -> triton.Ports:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, models: Sequence[str] | None = None) -> Iterator[Served]:
-    """A server of these models (all complete ones by default), its state in `folder`; stopped at the end."""
+def running(
+    repository: Path,
+    folder: Path,
+    *,
+    environment: Path = ENVIRONMENT,
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[Served]:
+    """A server of a model repository, its state in `folder`; stopped at the end.
+
+    Args:
+        environment: the serving environment.
+        variables: added to the server's own.
+
+    Raises:
+        ServingError: the environment holds no server.
+        RuntimeError: the server does not start; with the end of its log.
+    """
     from tritonclient import grpc
 
-    chosen = list(models) if models is not None else complete_models()
-    repository = folder / "repository"
-    repository.mkdir(parents=True)
-    for name in chosen:
-        (repository / name).symlink_to(REPOSITORY / name)
-    installation = triton.prepare(ENVIRONMENT, folder / "serving")
+    installation = triton.prepare(environment, folder / "serving")
     ports = free_ports()
     start = triton.launch(installation, repository, ports)
     log = folder / "triton.log"
     with log.open("w") as output:
-        process = subprocess.Popen(start.arguments, env=start.environment, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            start.arguments, env={**start.environment, **(variables or {})}, stdout=output, stderr=subprocess.STDOUT
+        )
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 150
         while not triton.ready(ports):
             if process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"the model server did not start:\n{log.read_text()[-3000:]}")
+                raise RuntimeError(f"the model server did not start:\n{log.read_text()[-4000:]}")
             time.sleep(0.05)
-        yield Served(ports, process.pid, chosen, grpc.InferenceServerClient(f"127.0.0.1:{ports.grpc}"))
+        client = grpc.InferenceServerClient(f"127.0.0.1:{ports.grpc}")
+        yield Served(ports, process.pid, complete_models(repository), client, repository)
     finally:
         process.terminate()
         try:
@@ -128,6 +143,18 @@ def serve(folder: Path, models: Sequence[str] | None = None) -> Iterator[Served]
             process.kill()
             process.wait()
         triton.clean_after(start.region_prefix)
+
+
+@contextlib.contextmanager
+def serve(folder: Path, models: Sequence[str] | None = None) -> Iterator[Served]:
+    """A server of these models (all complete ones by default), its state in `folder`; stopped at the end."""
+    chosen = list(models) if models is not None else complete_models()
+    repository = folder / "repository"
+    repository.mkdir(parents=True)
+    for name in chosen:
+        (repository / name).symlink_to(REPOSITORY / name)
+    with running(repository, folder) as served:
+        yield served
 
 
 @pytest.fixture(scope="session")

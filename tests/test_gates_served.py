@@ -7,8 +7,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,11 @@ import psutil
 import pytest
 
 from infra.inference import Inference
-from infra.serving import triton
 from schemas.failures import Lasting, Passing
 from schemas.media import Kind, parts_of
 from schemas.records import CaptionBody
 from tests.made_world import MadeInference
-from tests.serving_fixtures import ENVIRONMENT, Served, free_ports
+from tests.serving_fixtures import ENVIRONMENT, Served, running
 from tests.test_gates import GATED, Item, job_of
 from workers import caption as of_captions
 from workers.contract import Array, Tools
@@ -87,8 +84,6 @@ class TritonPythonModel:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server with the made captioners and the made scorer, under the full profile's own configurations."""
-    from tritonclient import grpc
-
     if not (ENVIRONMENT / "bin" / "python").exists():
         pytest.skip("the serving environment .serving is missing (make setup)")
     folder = tmp_path_factory.mktemp("gates")
@@ -98,27 +93,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         version.mkdir(parents=True)
         shutil.copy(FULL / name / "config.pbtxt", version.parent)
         (version / "model.py").write_text(code)
-    installation = triton.prepare(ENVIRONMENT, folder / "serving")
-    ports = free_ports()
-    start = triton.launch(installation, folder / "repository", ports)
-    log = folder / "triton.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(start.arguments, env=start.environment, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        until = time.monotonic() + 120
-        while not triton.ready(ports):
-            if process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"the model server did not start:\n{log.read_text()[-3000:]}")
-            time.sleep(0.05)
-        yield Served(ports, process.pid, list(models), grpc.InferenceServerClient(f"127.0.0.1:{ports.grpc}"))
-    finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        triton.clean_after(start.region_prefix)
+    with running(folder / "repository", folder) as server:
+        yield server
 
 
 class Measured:

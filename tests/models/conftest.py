@@ -17,7 +17,9 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 import pytest
 import torch
 
-_skipped: list[str] = []
+from tests.skips import pytest_runtest_logreport, pytest_sessionfinish, pytest_terminal_summary
+
+__all__ = ["pytest_runtest_logreport", "pytest_sessionfinish", "pytest_terminal_summary", "quiet_torch"]
 
 
 @pytest.fixture(autouse=True)
@@ -27,25 +29,3 @@ def quiet_torch() -> Iterator[None]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     yield
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Remember what was skipped and why."""
-    if report.skipped and not hasattr(report, "wasxfail"):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        if "GPU" not in reason:
-            _skipped.append(f"{report.nodeid}: {reason}")
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Where nothing may be skipped (continuous integration), a skip is a failure: a check that did not run."""
-    if os.environ.get("PROMENADE_FORBID_SKIPS") and _skipped and exitstatus == 0:
-        session.exitstatus = 1
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which skips were not allowed."""
-    if os.environ.get("PROMENADE_FORBID_SKIPS") and _skipped:
-        terminalreporter.section("skips are not allowed here")
-        for line in _skipped:
-            terminalreporter.write_line(line)

@@ -21,8 +21,9 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from tests.models import tiny_music
-from tests.models.serving_senses import FULL, Served, copied, serve
+from tests.models.serving_senses import FULL, copied, serve
 from tests.models.tiny_music import CAPTION, VECTOR, question
+from tests.serving_fixtures import Served
 
 COMPOSERS = ("compose_music", "compose_mozarts_touch", "compose_mmva")
 WORDS = "Slow music for strings and piano, soft and warm."

@@ -33,7 +33,8 @@ from tritonclient.utils import InferenceServerException
 from networks import imagebind, mmva
 from schemas.profile import Profile
 from tests.models import tiny_senses
-from tests.models.serving_senses import FULL, ROOT, Served, copied, serve, texts
+from tests.models.serving_senses import FULL, ROOT, copied, serve
+from tests.serving_fixtures import Served, texts
 
 # Thirteen networks are exported before the first test; on a machine that others use as well that takes minutes.
 pytestmark = pytest.mark.timeout(1200)

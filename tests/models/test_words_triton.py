@@ -21,7 +21,7 @@ from schemas.media import Kind
 from schemas.profile import Profile
 from schemas.records import Catalogue
 from tests.models import tiny_words
-from tests.models.serving_senses import Served, serve
+from tests.models.serving_senses import serve
 from tests.models.test_words_captions import (
     REPOSITORY,
     TEXTS,
@@ -35,6 +35,7 @@ from tests.models.test_words_captions import (
     sound_rows,
     taught_writer,
 )
+from tests.serving_fixtures import Served
 from workers.media.parts import SoundPart
 from workers.models import Models, Part
 
