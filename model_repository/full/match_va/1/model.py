@@ -1,6 +1,6 @@
-"""match_va in the full profile: MMVA's matching score (code in full_models.valence_arousal)."""
+"""match_va: MMVA's matching score (code in edge_models.matching)."""
 
-from full_models.valence_arousal import MatchVa
+from edge_models.matching import MatchVa
 
 
 class TritonPythonModel(MatchVa):

@@ -1,7 +1,7 @@
-"""va_picture, va_sound and va_text of the full profile: MMVA's three towers; match_va: its matching score.
+"""va_picture, va_sound and va_text of the full profile: MMVA's three towers.
 
 Source: MMVA (its section on the model): CLIP's picture network, MERT and RoBERTa, each with a head that reads valence
-and arousal in [0, 1]; the matching score exp(-d / sigma) of two such points.
+and arousal in [0, 1].
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 from edge_models.sound import read_windows
-from edge_models.triton_model import Array, Invalid, Row, RowModel, blob, each, finite, text
+from edge_models.triton_model import Array, Invalid, Row, RowModel, blob, text
 
 from full_models import calls, mmva_inputs, pictures
 from full_models.text_tokens import pieces
@@ -100,27 +100,6 @@ class VaText(RowModel):
             tensors = self._tokens.tensors(together[start : start + calls.LARGEST])
             found.extend(calls.run(self.call, "mmva_text", tensors, "va"))
         return found
-
-
-class MatchVa(RowModel):
-    """ARTWORK_VA FP32[2], TRACK_VA FP32[2], SIGMA FP32[1] -> SCORE FP32[1]: exp(-distance / sigma), in (0, 1]."""
-
-    inputs = ("ARTWORK_VA", "TRACK_VA", "SIGMA")
-    outputs = {"SCORE": np.float32}  # noqa: RUF012 - declared as ClassVar in the base
-
-    def answer(self, rows: Sequence[Row]) -> list[Row | Invalid]:
-        """One score a row."""
-        return each(_match, rows)
-
-
-def _match(row: Row) -> Row:
-    points = [finite(row[name], name).astype(np.float64) for name in ("ARTWORK_VA", "TRACK_VA")]
-    sigma = float(finite(row["SIGMA"], "SIGMA")[0])
-    if min(point.min() for point in points) < 0 or max(point.max() for point in points) > 1:
-        raise Invalid("ARTWORK_VA or TRACK_VA lies outside 0 to 1")
-    if sigma <= 0:
-        raise Invalid("SIGMA must be above 0")
-    return {"SCORE": np.array([np.exp(-np.linalg.norm(points[0] - points[1]) / sigma)])}
 
 
 class PairTokens:
