@@ -14,7 +14,7 @@ import numpy as np
 from edge_models import emotion
 from edge_models.emotion_text import DIMENSION, Coefficients
 from edge_models.norms import Norms
-from edge_models.triton_model import Array, Invalid, Row, RowModel, parsed, text
+from edge_models.triton_model import Array, Invalid, Row, RowModel, each, parsed, text
 
 PARTS = 5
 
@@ -54,12 +54,7 @@ class TritonPythonModel(RowModel):
 
     def answer(self, rows: Sequence[Row]) -> list[Row | Invalid]:
         """Score all good rows; their texts are embedded in one call."""
-        items: list[Item | Invalid] = []
-        for row in rows:
-            try:
-                items.append(_read(row))
-            except Invalid as refusal:
-                items.append(refusal)
+        items = each(_read, rows)
         said = sorted({each for item in items if isinstance(item, Item) for each in item.read if each.strip()})
         vectors = dict(zip(said, self._embedded(said), strict=True))
         nothing = np.zeros(DIMENSION)

@@ -11,7 +11,7 @@ import numpy as np
 from edge_models.emotion import sentences, va_of_text
 from edge_models.emotion_text import DIMENSION, Coefficients
 from edge_models.norms import Norms
-from edge_models.triton_model import Array, Invalid, Row, RowModel, text
+from edge_models.triton_model import Array, Invalid, Row, RowModel, each, text
 
 
 class TritonPythonModel(RowModel):
@@ -27,28 +27,23 @@ class TritonPythonModel(RowModel):
 
     def answer(self, rows: Sequence[Row]) -> list[Row | Invalid]:
         """One point a row; the sentences of all texts are embedded together."""
-        texts: list[str | Invalid] = []
-        for row in rows:
-            try:
-                texts.append(text(row["TEXT"], "TEXT"))
-            except Invalid as refusal:
-                texts.append(refusal)
-        said = sorted({part for each in texts if isinstance(each, str) for part in sentences(each)})
+        texts = each(lambda row: text(row["TEXT"], "TEXT"), rows)
+        said = sorted({part for one in texts if isinstance(one, str) for part in sentences(one)})
         vectors = dict(zip(said, self._embedded(said), strict=True))
         answers: list[Row | Invalid] = []
-        for each in texts:
-            if isinstance(each, Invalid):
-                answers.append(each)
+        for one in texts:
+            if isinstance(one, Invalid):
+                answers.append(one)
             else:
-                parts = [vectors[part] for part in sentences(each)]
+                parts = [vectors[part] for part in sentences(one)]
                 vector = np.mean(parts, axis=0) if parts else np.zeros(DIMENSION)
-                answers.append({"VA": np.array(va_of_text(each, vector, self._norms, self._coefficients))})
+                answers.append({"VA": np.array(va_of_text(one, vector, self._norms, self._coefficients))})
         return answers
 
     def _embedded(self, texts: Sequence[str]) -> list[Array]:
         """One vector a text, in calls of at most 64 texts (embed_text's largest batch)."""
         vectors: list[Array] = []
         for start in range(0, len(texts), 64):
-            tensor = np.array([[each.encode("utf-8")] for each in texts[start : start + 64]], dtype=object)
+            tensor = np.array([[one.encode("utf-8")] for one in texts[start : start + 64]], dtype=object)
             vectors.extend(self.call("embed_text", {"TEXT": tensor}, ["VECTOR"])["VECTOR"])
         return vectors

@@ -17,13 +17,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Row = Mapping[str, Array]
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 class Invalid(ValueError):
@@ -146,9 +148,9 @@ class RowModel:
         return joined
 
 
-def each(function: Callable[[Row], Row], rows: Sequence[Row]) -> list[Row | Invalid]:
+def each(function: Callable[[Given], Made], rows: Sequence[Given]) -> list[Made | Invalid]:
     """Answer row by row; a row whose function raises Invalid is refused, the others are answered."""
-    answers: list[Row | Invalid] = []
+    answers: list[Made | Invalid] = []
     for row in rows:
         try:
             answers.append(function(row))

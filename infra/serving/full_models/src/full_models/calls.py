@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
 
 import numpy as np
-from edge_models.triton_model import Array, Call, Invalid
+from edge_models.triton_model import Array, Call, Given, Invalid, Made, Row, each
 
 LARGEST: Final = 32
 """max_batch_size of every exported network (their config.pbtxt)."""
-
-Given = TypeVar("Given")
-Made = TypeVar("Made")
 
 
 def run(call: Call, model: str, inputs: Mapping[str, Array], output: str = "vector") -> Array:
@@ -33,13 +30,24 @@ def run(call: Call, model: str, inputs: Mapping[str, Array], output: str = "vect
 
 def prepared(function: Callable[[Given], Made], rows: Sequence[Given]) -> tuple[list[Made | Invalid], list[Made]]:
     """The function of every row; a row that is refused keeps its refusal. Also those that are good, in order."""
-    all_rows: list[Made | Invalid] = []
-    for row in rows:
-        try:
-            all_rows.append(function(row))
-        except Invalid as refusal:
-            all_rows.append(refusal)
+    all_rows = each(function, rows)
     return all_rows, [row for row in all_rows if not isinstance(row, Invalid)]
+
+
+def put_together(
+    rows: Sequence[Sequence[Made] | Invalid],
+    outputs: Iterable[Array],
+    answer: Callable[[list[Array], Sequence[Made]], Row],
+) -> list[Row | Invalid]:
+    """Answers of rows whose pieces went through a network side by side.
+
+    Args:
+        rows: the pieces of every row, or its refusal, which stays.
+        outputs: the network's, of all pieces in order.
+        answer: a row's answer out of its own outputs and pieces.
+    """
+    following = iter(outputs)
+    return [row if isinstance(row, Invalid) else answer([next(following) for _ in row], row) for row in rows]
 
 
 def unit(vector: Array) -> Array:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from edge_models.sound import read_windows
-from edge_models.triton_model import Array, Invalid, Row, RowModel, blob, text
+from edge_models.triton_model import Invalid, Row, RowModel, blob, text
 
 from full_models import calls, imagebind_inputs, pictures
 from full_models.text_tokens import CONTEXT, ClipTokens, pieces
@@ -49,15 +49,10 @@ class EmbedSound(RowModel):
         """The windows of all sounds together."""
         made, good = calls.prepared(lambda row: read_windows(row["SOUND"], row["LENGTHS"]), rows)
         clips = [imagebind_inputs.audio_clips(window, self._clips) for windows in good for window in windows]
-        vectors = iter(calls.run(self.call, "imagebind_audio", {"clips": np.stack(clips)}) if clips else ())
-        answers: list[Row | Invalid] = []
-        for windows in made:
-            if isinstance(windows, Invalid):
-                answers.append(windows)
-                continue
-            own: Array = np.stack([next(vectors) for _ in windows])
-            answers.append({"VECTOR": calls.averaged(own, [len(window) for window in windows])})
-        return answers
+        vectors = calls.run(self.call, "imagebind_audio", {"clips": np.stack(clips)}) if clips else ()
+        return calls.put_together(
+            made, vectors, lambda own, windows: {"VECTOR": calls.averaged(np.stack(own), [*map(len, windows)])}
+        )
 
 
 class EmbedText(RowModel):
@@ -74,15 +69,12 @@ class EmbedText(RowModel):
         """The pieces of all texts together."""
         made, good = calls.prepared(self._pieces, rows)
         together = [self._tokens.row(piece) for numbers in good for piece in numbers]
-        vectors = iter(calls.run(self.call, "imagebind_text", {"tokens": np.stack(together)}) if together else ())
-        answers: list[Row | Invalid] = []
-        for numbers in made:
-            if isinstance(numbers, Invalid):
-                answers.append(numbers)
-                continue
-            own: Array = np.stack([next(vectors) for _ in numbers])
-            answers.append({"VECTOR": calls.averaged(own, [len(piece) + 2 for piece in numbers])})
-        return answers
+        vectors = calls.run(self.call, "imagebind_text", {"tokens": np.stack(together)}) if together else ()
+        return calls.put_together(
+            made,
+            vectors,
+            lambda own, numbers: {"VECTOR": calls.averaged(np.stack(own), [len(piece) + 2 for piece in numbers])},
+        )
 
     def _pieces(self, row: Row) -> list[list[int]]:
         said = text(row["TEXT"], "TEXT")

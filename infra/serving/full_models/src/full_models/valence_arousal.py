@@ -48,14 +48,8 @@ class VaSound(RowModel):
         """The clips of all sounds together."""
         made, good = calls.prepared(self._clips, rows)
         together = [clip for clips in good for clip in clips]
-        points = iter(calls.run(self.call, "mmva_sound", {"samples": np.stack(together)}, "va") if together else ())
-        answers: list[Row | Invalid] = []
-        for clips in made:
-            if isinstance(clips, Invalid):
-                answers.append(clips)
-            else:
-                answers.append({"VA": np.mean([next(points) for _ in clips], axis=0)})
-        return answers
+        points = calls.run(self.call, "mmva_sound", {"samples": np.stack(together)}, "va") if together else ()
+        return calls.put_together(made, points, lambda own, _: {"VA": np.mean(own, axis=0)})
 
     def _clips(self, row: Row) -> list[Array]:
         import soxr
@@ -82,17 +76,7 @@ class VaText(RowModel):
         """The pieces of all texts together; pieces count by their tokens."""
         made, good = calls.prepared(lambda row: self._tokens.pieces(text(row["TEXT"], "TEXT")), rows)
         together = [piece for each_row in good for piece in each_row]
-        points = iter(self._read(together))
-        answers: list[Row | Invalid] = []
-        for parts in made:
-            if isinstance(parts, Invalid):
-                answers.append(parts)
-            elif not parts:
-                answers.append({"VA": np.array([0.5, 0.5])})
-            else:
-                own = [next(points) for _ in parts]
-                answers.append({"VA": np.average(own, axis=0, weights=[len(part) for part in parts])})
-        return answers
+        return calls.put_together(made, self._read(together), _of_pieces)
 
     def _read(self, together: Sequence[Sequence[int]]) -> list[Array]:
         found: list[Array] = []
@@ -100,6 +84,13 @@ class VaText(RowModel):
             tensors = self._tokens.tensors(together[start : start + calls.LARGEST])
             found.extend(calls.run(self.call, "mmva_text", tensors, "va"))
         return found
+
+
+def _of_pieces(own: list[Array], parts: Sequence[Sequence[int]]) -> Row:
+    """The reading of a text from those of its pieces; the middle where it has none."""
+    if not parts:
+        return {"VA": np.array([0.5, 0.5])}
+    return {"VA": np.average(own, axis=0, weights=[len(part) for part in parts])}
 
 
 class PairTokens:
