@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     prepare.add_argument(
         "--most-bad", type=float, default=0.05, help="share of items that may be bad (default: 0.05)"
     )
+    prepare.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     _weights(prepare, audioldm2=AUDIOLDM2, clip=CLIP, mert=MERT, roberta=ROBERTA)
 
     aligner = commands.add_parser("aligner", help="train Art2Mus's image aligner on a data set of pairs")
@@ -136,9 +137,16 @@ def _prepare(options: Any) -> dict[str, Any]:
             **common,
         )
         if not description.space:
-            encode, size = prepare.clip_encoder(found_weights(options.clip, root), device)
+            encode, size, digest = prepare.clip_encoder(found_weights(options.clip, root), device)
             without = prepare.make_vectors(
-                dataset, encode, source="clip-vit-b32", size=size, told=Progress("pictures", 1), **common
+                dataset,
+                encode,
+                source="clip-vit-b32",
+                size=size,
+                weights=digest,
+                batch=options.batch,
+                told=Progress("pictures", 1),
+                **common,
             )
             said = without.lines()
     said = [*said, *skipped.lines()]

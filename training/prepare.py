@@ -7,7 +7,7 @@ it encoded each time. Work goes shard by shard and goes on where it was stopped.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from networks.audioldm2 import WINDOW_SECONDS, AudioLDM2
+from networks.checkpoints import pretrained
+from training.pictures import clip_pixels
 from training.sound import frames_of, log_mel, read_sound, windows
 from training.tables import MOST_BAD, Array, BadData, Dataset, Shards, Skipped, batches
 
@@ -136,12 +138,31 @@ def make_latents(
     return skipped
 
 
+def encoded_each(encode: Callable[[list[Any]], Array], given: list[Any]) -> Iterator[Array | str]:
+    """What an encoder says of several items, or why it cannot; one bad item does not spoil its batch.
+
+    Args:
+        encode: items -> [B, ...]; raises BadData where one cannot be read.
+        given: B items.
+    """
+    try:
+        yield from encode(given)
+        return
+    except BadData as error:
+        if len(given) == 1:
+            yield str(error)
+            return
+    for each in given:
+        yield from encoded_each(encode, [each])
+
+
 def make_vectors(
     dataset: Dataset,
     encode: Callable[[list[Path]], Array],
     *,
     source: str,
     size: int,
+    weights: str = "",
     batch: int = 32,
     most_bad: float = MOST_BAD,
     told: Told = lambda done, total: None,
@@ -150,53 +171,51 @@ def make_vectors(
 
     Args:
         dataset: of pairs.
-        encode: paths of pictures -> [B, size]; raises BadData for one that cannot be read.
-        source: what makes the vectors, for the record.
+        encode: paths of pictures -> [B, size]; raises BadData where one cannot be read.
+        source: what makes the vectors, for the record: the name of their space.
         size: numbers in a vector.
+        weights: digest of the encoder's weights; vectors by others are made anew.
         batch, most_bad, told: as for `make_latents`.
     """
-    shards = Shards(
-        dataset.folder, VECTORS, (size,), {"source": source}, len(dataset), dataset.description.version, "float32"
-    )
+    settings = {"source": source, "weights": weights}
+    shards = Shards(dataset.folder, VECTORS, (size,), settings, len(dataset), dataset.description.version, "float32")
     names, files = dataset.column("id"), dataset.column("picture")
     skipped = Skipped()
     for number in shards.begin():
         rows = shards.rows_of(number)
         values = np.full((len(rows), size), np.nan, np.float32)
         for part in batches(len(rows), batch):
-            for place in part:
-                row = rows[place]
-                try:
-                    values[place] = encode([dataset.path(files[row] or "")])[0]
-                except BadData as error:
-                    skipped.add(str(error), names[row])
+            paths = [dataset.path(files[rows[place]] or "") for place in part]
+            for place, found in zip(part, encoded_each(encode, paths), strict=True):
+                if isinstance(found, str):
+                    skipped.add(found, names[rows[place]])
+                elif not np.isfinite(found).all():
+                    skipped.add("a vector with numbers that are not finite", names[rows[place]])
+                else:
+                    values[place] = found
             told(rows[0] + part[-1] + 1, len(dataset))
         skipped.refuse_above(most_bad, len(dataset), str(dataset.folder))
         shards.write(number, values)
     return skipped
 
 
-def clip_encoder(folder: Path, device: str = "cpu") -> tuple[Callable[[list[Path]], Array], int]:
-    """What makes CLIP's picture vectors (ViT-B/32: 512 numbers), and their size. `folder` holds the model."""
-    from PIL import Image, UnidentifiedImageError
-    from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+def clip_encoder(folder: Path, device: str = "cpu") -> tuple[Callable[[list[Path]], Array], int, str]:
+    """What makes CLIP's picture vectors (ViT-B/32: 512 numbers), their size, and the digest of its weights.
 
-    network = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True).to(device).eval()
-    processor = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
+    Args:
+        folder: holds the model, whole or its picture side, and how pictures are prepared for it.
+        device: as torch names it.
+
+    Raises CheckpointError where tensors are missing.
+    """
+    from transformers import CLIPVisionModelWithProjection
+
+    network = pretrained(CLIPVisionModelWithProjection, folder).to(device)
+    prepare = clip_pixels(folder)
 
     @torch.inference_mode()
     def encode(paths: list[Path]) -> Array:
-        pictures = []
-        for path in paths:
-            try:
-                with Image.open(path) as picture:
-                    pictures.append(picture.convert("RGB"))
-            except FileNotFoundError:
-                raise BadData("no such file") from None
-            except (UnidentifiedImageError, OSError) as error:
-                raise BadData(f"cannot be decoded ({type(error).__name__})") from None
-        pixels = processor(images=pictures, return_tensors="pt")["pixel_values"].to(device)
-        vectors: Array = network(pixel_values=pixels).image_embeds.float().cpu().numpy()
+        vectors: Array = network(pixel_values=prepare(paths).to(device)).image_embeds.float().cpu().numpy()
         return vectors
 
-    return encode, int(network.config.projection_dim)
+    return encode, int(network.config.projection_dim), weights_digest(network)

@@ -26,6 +26,8 @@ from torch import Tensor
 
 from networks.mmva import MMVA, MODALITIES, SOUND_RATE, Modality, Reading, Sizes, match_score
 from training.objective import cosine, sigma_of, squared_error
+from training.pictures import clip_pixels
+from training.prepare import encoded_each
 from training.randomness import Order, generator
 from training.runs import Progress, Run, peak_memory, spoken
 from training.settings import VaSettings, document_of
@@ -34,7 +36,7 @@ from training.splits import TEST, TRAIN, VALIDATION
 from training.tables import MOST_BAD, Array, BadData, Dataset, Shards, Skipped, batches
 
 CLIP_SECONDS = 10.0
-"""What the sound tower hears: a clip that is shorter is followed by silence, of a longer one the middle is heard."""
+"""What the sound tower hears: a clip that is shorter is repeated, of a longer one the middle is heard."""
 
 
 Encode = Callable[[list[Any]], Array]
@@ -80,7 +82,7 @@ def make_features(
                         else (dataset.path(files[row] or ""), starts[row] or 0.0, lengths[row])
                         for row in chosen
                     ]
-                    for place, row, found in zip(part, chosen, _encoded(encode, given), strict=True):
+                    for place, row, found in zip(part, chosen, encoded_each(encode, given), strict=True):
                         if isinstance(found, str):
                             skipped.add(found, names[row])
                         elif not np.isfinite(found).all():
@@ -94,19 +96,6 @@ def make_features(
     return skipped
 
 
-def _encoded(encode: Encode, given: list[Any]) -> Iterator[Array | str]:
-    """Features of several items, or why there are none; one bad item does not spoil its batch."""
-    try:
-        yield from encode(given)
-        return
-    except BadData as error:
-        if len(given) == 1:
-            yield str(error)
-            return
-    for each in given:
-        yield from _encoded(encode, [each])
-
-
 def rows_of(dataset: Dataset, modality: Modality) -> Array:
     """The data set's rows of a modality, in order."""
     return np.flatnonzero(np.array(dataset.column("modality")) == modality)
@@ -116,29 +105,21 @@ def published_encoders(
     clip: Path, mert: Path, roberta: Path, device: str = "cpu"
 ) -> dict[Modality, tuple[Encode, tuple[int, ...], str]]:
     """CLIP ViT-B/32, MERT-95M and RoBERTa-base from their folders, as `make_features` takes them."""
-    from PIL import Image, UnidentifiedImageError
-    from transformers import AutoTokenizer, CLIPImageProcessor
+    from transformers import AutoTokenizer
 
     from networks.mmva import encoder
 
-    networks = {
+    networks: dict[Modality, Any] = {
         modality: encoder(modality, folder).to(device).eval()
         for modality, folder in zip(MODALITIES, (clip, mert, roberta), strict=True)
     }
-    processor = CLIPImageProcessor.from_pretrained(clip, local_files_only=True)
+    prepare = clip_pixels(clip)
     tokenizer = AutoTokenizer.from_pretrained(roberta, local_files_only=True)
+    # RoBERTa counts positions from two on.
+    most_tokens = int(networks["text"].network.config.max_position_embeddings) - 2
 
     def pictures(given: list[Any]) -> Array:
-        opened = []
-        for path, _, _ in given:
-            try:
-                with Image.open(path) as picture:
-                    opened.append(picture.convert("RGB"))
-            except FileNotFoundError:
-                raise BadData("no such file") from None
-            except (UnidentifiedImageError, OSError) as error:
-                raise BadData(f"cannot be decoded ({type(error).__name__})") from None
-        found: Array = run("picture", processor(images=opened, return_tensors="pt")["pixel_values"])
+        found: Array = run("picture", prepare([path for path, _, _ in given]))
         return found
 
     def sounds(given: list[Any]) -> Array:
@@ -147,7 +128,9 @@ def published_encoders(
         return found
 
     def texts(given: list[Any]) -> Array:
-        tokens = tokenizer(given, padding=True, truncation=True, return_tensors="pt")
+        # With a space in front, as the served tower reads them: the first word counts as one inside a text.
+        spaced = [f" {text.strip()}" for text in given]
+        tokens = tokenizer(spaced, padding=True, truncation=True, max_length=most_tokens, return_tensors="pt")
         found: Array = run("text", tokens["input_ids"], tokens["attention_mask"])
         return found
 
@@ -159,27 +142,29 @@ def published_encoders(
     shapes = {
         modality: run(modality, *example).shape[1:]
         for modality, example in (
-            ("picture", [torch.zeros(1, 3, processor.crop_size["height"], processor.crop_size["width"])]),
+            ("picture", [torch.zeros(1, 3, *[int(networks["picture"].network.config.image_size)] * 2)]),
             ("sound", [torch.zeros(1, SOUND_RATE)]),
             ("text", [torch.ones(1, 4, dtype=torch.long), torch.ones(1, 4, dtype=torch.long)]),
         )
     }  # fmt: skip
     return {
         "picture": (pictures, shapes["picture"], clip.name),
-        "sound": (sounds, shapes["sound"], mert.name),
-        "text": (texts, shapes["text"], roberta.name),
+        "sound": (sounds, shapes["sound"], f"{mert.name}, short clips repeated"),
+        "text": (texts, shapes["text"], f"{roberta.name}, a space before the text"),
     }
 
 
 def _clip(samples: Array) -> Array:
-    """The middle 10 s, mean removed and unit deviation, as MERT expects; silence follows what is shorter."""
+    """The middle 10 s, what is shorter repeated until they are full; mean 0 and deviation 1, as MERT expects.
+
+    So the served tower hears a clip as well: what it was trained on and what it is asked must be prepared alike.
+    """
     length = int(CLIP_SECONDS * SOUND_RATE)
-    first = max(0, (len(samples) - length) // 2)
-    heard = samples[first : first + length]
-    heard = (heard - heard.mean()) / np.sqrt(heard.var() + 1e-7)
-    clip = np.zeros(length, np.float32)
-    clip[: len(heard)] = heard
-    return clip
+    if len(samples) < length:
+        samples = np.tile(samples, math.ceil(length / len(samples)))[:length]
+    first = (len(samples) - length) // 2
+    heard = np.asarray(samples[first : first + length], np.float64)
+    return np.asarray((heard - heard.mean()) / np.sqrt(heard.var() + 1e-7), np.float32)
 
 
 @dataclass(slots=True)

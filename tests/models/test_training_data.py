@@ -13,15 +13,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import CLIPImageProcessor
 
 from networks.audioldm2 import AudioLDM2
+from networks.checkpoints import CheckpointError
 from tests.models import tiny_training as made
 from tests.models.tiny import audioldm2_parts
+from tests.models.tiny_senses import tiny_clip
 from tests.models.tiny_training import one_thread  # noqa: F401
 from training.aligner import Pairs
 from training.emotions import cleaned, clips, to_unit
 from training.layouts import read_artsound, read_imemnet
-from training.prepare import LATENTS, encoded, make_latents, make_vectors
+from training.pictures import clip_pixels, read_picture
+from training.prepare import LATENTS, clip_encoder, encoded, make_latents, make_vectors
 from training.sound import log_mel, read_sound, windows
 from training.splits import TEST, TRAIN, VALIDATION, stratified_split
 from training.tables import BadData, Dataset, ShardReader, Shards, Skipped, write_dataset
@@ -273,13 +278,21 @@ def test_vectors_are_computed_where_there_are_none(tmp_path: Path) -> None:
     dataset = _pairs_of_sounds(tmp_path)
 
     def encode(paths: list[Path]) -> np.ndarray:
-        if "3.png" in str(paths[0]):
+        if any(path.name == "3.png" for path in paths):
             raise BadData("cannot be decoded")
-        return np.array([[1.0, 2.0, float(len(paths))]])
+        return np.array([[1.0, 2.0, float(path.stem)] for path in paths])
 
     skipped = make_vectors(dataset, encode, source="made", size=3, most_bad=0.5)
     assert skipped.names == {"cannot be decoded": ["pair-3"]}
-    assert np.concatenate(Shards.opened(dataset, "vectors").mapped())[0].tolist() == [1.0, 2.0, 1.0]
+    stored = np.concatenate(Shards.opened(dataset, "vectors").mapped())
+    assert [row[2] for row in stored.tolist() if np.isfinite(row).all()] == [0, 1, 2, 4, 5]
+    assert stored[0].tolist() == [1.0, 2.0, 0.0]
+    # Other weights, other vectors.
+    again = make_vectors(
+        dataset, lambda paths: np.zeros((len(paths), 3)), source="made", size=3, weights="others", most_bad=0.5
+    )
+    assert len(again) == 0
+    assert not np.concatenate(Shards.opened(dataset, "vectors").mapped()).any()
 
 
 def test_bad_rows_are_left_out_by_name_and_too_many_refused(tmp_path: Path) -> None:
@@ -296,6 +309,37 @@ def test_bad_rows_are_left_out_by_name_and_too_many_refused(tmp_path: Path) -> N
     assert sorted(kept) == [row for row in range(60) if row not in (7, 9)]
     with pytest.raises(BadData, match=r"2 of 60 rows .* --most-bad"):
         Pairs(dataset, most_bad=0.01)
+
+
+def test_one_place_opens_pictures_and_says_what_is_wrong(tmp_path: Path) -> None:
+    grey = _picture(tmp_path / "grey.png")
+    Image.new("LA", (30, 20), (7, 100)).save(grey)
+    assert (read_picture(grey).mode, read_picture(grey).size) == ("RGB", (30, 20))
+    with pytest.raises(BadData, match="no such file"):
+        read_picture(tmp_path / "gone.png")
+    cut = tmp_path / "cut.png"
+    Image.effect_noise((64, 64), 50).save(cut)
+    cut.write_bytes(cut.read_bytes()[:1000])
+    with pytest.raises(BadData, match="cannot be decoded"):
+        read_picture(cut)
+
+
+def test_an_encoder_that_lacks_tensors_is_refused(tmp_path: Path) -> None:
+    tiny_clip(1).save_pretrained(tmp_path)
+    CLIPImageProcessor().save_pretrained(tmp_path)
+    encode, size, digest = clip_encoder(tmp_path)
+    assert (size, len(digest)) == (512, 16)
+    (vector,) = encode([_picture(tmp_path / "seen.png")])
+    whole = tiny_clip(1)
+    with torch.inference_mode():
+        pixels = clip_pixels(tmp_path)([tmp_path / "seen.png"])
+        right = whole.visual_projection(whole.vision_model(pixel_values=pixels).pooler_output)
+    assert np.allclose(vector, right[0].numpy(), atol=1e-5)
+    state = load_file(tmp_path / "model.safetensors")
+    state.pop("visual_projection.weight")
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"lacks 1 tensors .*visual_projection"):
+        clip_encoder(tmp_path)
 
 
 def test_vectors_of_another_size_are_named(tmp_path: Path) -> None:
