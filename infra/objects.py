@@ -4,6 +4,10 @@ The client is synchronous, so its calls run in a small thread pool. Conditional 
 are what the record stands on: of several writers exactly one wins. Everything that the server or the network
 does wrong is turned into `Passing` (`Refusing` where only a person can change it); a missing object is
 `NotFound`. What the objects mean is left to `infra.records`.
+
+Who finds an object under a key that it writes makes sure that listings tell of it. SeaweedFS (seen with 4.48) keeps
+an object before the folders above it: one that was on its way when the server was killed can be read afterwards, is
+in no listing, and writing it again does not change that.
 """
 
 from __future__ import annotations
@@ -30,6 +34,9 @@ T = TypeVar("T")
 
 _THREADS: Final = 12
 """Calls in flight from one process: enough to hide the latency of a batch of items, few enough for 2 cores."""
+
+_ONE_PIECE: Final = 5 << 20
+"""Bytes up to which an object goes up in one request; the least that S3 takes as a part."""
 
 _ABSENT_CODES: Final = frozenset({"NoSuchKey", "NoSuchObject", "NotFound"})
 _CONDITION_CODES: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
@@ -174,25 +181,52 @@ class Objects:
         """Write, replacing what was there. Large content goes up in parts by itself."""
 
         def work() -> None:
-            self._client.put_object(self.bucket, key, io.BytesIO(content), len(content), content_type)
+            # Nearly all keys are new, and one request does for them.
+            if len(content) > _ONE_PIECE or not self._create(key, content, content_type):
+                self._client.put_object(self.bucket, key, io.BytesIO(content), len(content), content_type)
+                self._show(key)
 
         await self._run("put", work)
 
     async def put_if_absent(self, key: str, content: bytes, content_type: str = "application/json") -> bool:
-        """Write only if there is nothing under the key yet; True if this call wrote it."""
+        """Write only if there is nothing under the key yet; True if this call wrote it.
+
+        Either way a listing tells of the object afterwards.
+        """
 
         def work() -> bool:
-            try:
-                self._client.put_with_headers(
-                    self.bucket, key, content, {"If-None-Match": "*", "Content-Type": content_type}
-                )
-            except S3Error as error:
-                if error.code in _CONDITION_CODES:
-                    return False
-                raise
-            return True
+            created = self._create(key, content, content_type)
+            if not created:
+                self._show(key)
+            return created
 
         return await self._run("put if absent", work)
+
+    def _create(self, key: str, content: bytes, content_type: str) -> bool:
+        try:
+            self._client.put_with_headers(
+                self.bucket, key, content, {"If-None-Match": "*", "Content-Type": content_type}
+            )
+        except S3Error as error:
+            if error.code in _CONDITION_CODES:
+                return False
+            raise
+        return True
+
+    def _show(self, key: str) -> None:
+        """Make the folders above an object where a server that was killed has not (see the top of this file).
+
+        From the top down: whatever is written into a folder brings it and all above it into being.
+        """
+        folder = ""
+        for step in key.split("/")[:-1]:
+            folder += f"{step}/"
+            found = self._client.list_objects(self.bucket, prefix=folder.removesuffix("/"))
+            if not any(each.object_name == folder for each in found):
+                # One level deeper than anything of ours, so that nobody takes it for an object of theirs.
+                passing = f"{folder}.shown/now"
+                self._client.put_object(self.bucket, passing, io.BytesIO(), 0)
+                self._client.remove_object(self.bucket, passing)
 
     async def put_file(self, key: str, descriptor: int, size: int, content_type: str) -> None:
         """Write the first `size` bytes of an open file, replacing what was there; a few MiB of it in memory at once.
@@ -203,6 +237,7 @@ class Objects:
 
         def work() -> None:
             self._client.put_object(self.bucket, key, cast(BinaryIO, _FromFile(descriptor)), size, content_type)
+            self._show(key)
 
         await self._run("put", work)
 

@@ -34,7 +34,7 @@ from pydantic import BaseModel, ValidationError
 
 from infra.objects import NotFound, ObjectInfo, Objects
 from schemas.failures import Lasting
-from schemas.media import Kind, split_item_id
+from schemas.media import RENDITION_NAMES, Kind, split_item_id
 from schemas.records import (
     DeadLetter,
     ExhibitionSettings,
@@ -537,7 +537,11 @@ class Records:
                     gone.append(info.key)
         for key in gone:
             self._memory.pop(key, None)
-        await self.objects.delete(gone)
+        # Media by their names too: a store that was killed may hold one that no listing tells of (infra.objects).
+        kind, generations = split_item_id(item)[0], range(state.buried + 1)
+        unlisted = [media_key(item, each) for each in generations]
+        unlisted += [rendition_key(item, each, RENDITION_NAMES[kind]) for each in generations]
+        await self.objects.delete({*gone, *unlisted})
         return len(gone)
 
     @classmethod

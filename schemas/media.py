@@ -33,6 +33,9 @@ class Kind(StrEnum):
         return Kind.TRACK if self is Kind.ARTWORK else Kind.ARTWORK
 
 
+RENDITION_NAMES: Final = {Kind.ARTWORK: "picture.jpg", Kind.TRACK: "sound.flac"}
+"""The form of an item that models see or hear, by name."""
+
 PICTURE_PARTS: Final = ("top-left", "top-right", "bottom-left", "bottom-right", "whole")
 SOUND_PARTS: Final = ("part-1", "part-2", "part-3", "part-4", "whole")
 WHOLE: Final = 4

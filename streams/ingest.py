@@ -21,11 +21,11 @@ from infra.objects import NotFound, Refusing
 from infra.records import ItemState, Records, media_key, rendition_key
 from schemas.events import Arrived, Event, new_trace
 from schemas.failures import Lasting, Passing
-from schemas.media import Kind, digest_of, item_id
+from schemas.media import RENDITION_NAMES, Kind, digest_of, item_id
 from schemas.records import Catalogue, Membership, Revision, Stage, merged_catalogue, now
 from workers.media.child import open_regular
 from workers.media.detect import HEAD_BYTES, PICTURES, detect
-from workers.media.pool import RENDITION_NAMES, DecoderPool, Prepared
+from workers.media.pool import DecoderPool, Prepared
 
 SIDE_BY_SIDE: Final = 4
 """Files on their way at once: while one is decoded, others are read and stored."""
@@ -192,21 +192,22 @@ class Ingest:
                     "it was withdrawn before.",
                     "Use --again to bring it back deliberately.",
                 )
-            return await self._begin(source, collection, kind, identity, content, state.buried + 1)
+            return await self._begin(source, collection, kind, content, state, state.buried + 1)
         if state.latest is None:
-            return await self._begin(source, collection, kind, identity, content, 0)
-        return await self._join(source, collection, identity, state)
+            return await self._begin(source, collection, kind, content, state, 0)
+        return await self._join(source, collection, state)
 
     async def _begin(
-        self, source: Source, collection: str, kind: Kind, identity: str, content: bytes, generation: int
+        self, source: Source, collection: str, kind: Kind, content: bytes, before: ItemState, generation: int
     ) -> Report:
+        identity = before.item
         prepared = await self._pool.prepare(content, name=source.name)
         if prepared.item != identity:
             raise Lasting(
                 "the file seems to be another kind than its first bytes say.", "Bring it in another format."
             )
         await self._store(prepared, content, generation)
-        await self._put_membership(source, collection, identity, generation)
+        await self._put_membership(source, collection, before, generation)
         state = await self._records.state(identity)
         collections = tuple(sorted(state.memberships_by_generation.get(generation, {collection})))
         revision = Revision(
@@ -246,15 +247,18 @@ class Ingest:
         found = [await self._records.membership(identity, generation, each) for each in collections]
         return merged_catalogue([each for each in found if each is not None])
 
-    async def _put_membership(self, source: Source, collection: str, identity: str, generation: int) -> Outcome:
-        known = await self._records.membership(identity, generation, collection)
+    async def _put_membership(self, source: Source, collection: str, state: ItemState, generation: int) -> Outcome:
+        known = await self._records.membership(state.item, generation, collection)
         # A file brought in again without catalogue data says nothing new about what is known.
         if known is not None and (source.catalogue.is_empty() or known.catalogue == source.catalogue):
+            if collection not in state.memberships_by_generation.get(generation, ()):
+                # No listing told of it: writing it again brings to light what a store that was killed kept half.
+                await self._records.put_membership(known)
             return Outcome.KNOWN
         await self._records.put_membership(
             Membership.model_validate(
                 {
-                    "item": identity,
+                    "item": state.item,
                     "collection": collection,
                     "catalogue": source.catalogue,
                     "source": source.name[:2000],
@@ -265,9 +269,10 @@ class Ingest:
         )
         return Outcome.JOINED if known is None else Outcome.CHANGED
 
-    async def _join(self, source: Source, collection: str, identity: str, state: ItemState) -> Report:
+    async def _join(self, source: Source, collection: str, state: ItemState) -> Report:
         assert state.latest is not None
-        outcome = await self._put_membership(source, collection, identity, state.latest[0])
+        identity = state.item
+        outcome = await self._put_membership(source, collection, state, state.latest[0])
         revision = await self._records.refresh_revision(identity, now())
         if revision is None and outcome is not Outcome.KNOWN and not (await self._records.state(identity)).alive:
             # Withdrawn after the first look: what was written just now goes too.

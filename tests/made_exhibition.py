@@ -15,7 +15,7 @@ import soundfile
 from PIL import Image
 
 from infra.records import Records, media_key, piece_key, rendition_key, version_text
-from schemas.media import Kind, MediaFacts
+from schemas.media import RENDITION_NAMES, Kind, MediaFacts
 from schemas.records import (
     CaptionBody,
     Catalogue,
@@ -34,7 +34,6 @@ from schemas.records import (
     now,
 )
 from tests.stack_fixtures import made_item
-from workers.media.pool import RENDITION_NAMES
 
 PALETTE = [
     {"name": "ochre", "rgb": [200, 150, 40], "share": 0.6},

@@ -24,9 +24,8 @@ from infra.records import Records, media_key, rendition_key
 from promenade.settings import Settings
 from promenade.supervisor import separate_settings, start_parts
 from schemas.events import Event
-from schemas.media import Kind, MediaFacts, digest_of, item_id
+from schemas.media import RENDITION_NAMES, Kind, MediaFacts, digest_of, item_id
 from schemas.records import Catalogue, Membership, Revision, now
-from workers.media.pool import RENDITION_NAMES
 
 
 @dataclass(frozen=True)

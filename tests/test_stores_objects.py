@@ -6,10 +6,17 @@ Runs on the embedded server, and on any other that PROMENADE_TEST_S3_* names.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import threading
+from datetime import UTC, datetime
+from typing import BinaryIO
 
+import minio.datatypes
 import pytest
+import urllib3
+from minio.error import S3Error
+from urllib3.response import HTTPResponse
 
 from infra.objects import NotFound, Objects, Refusing
 from promenade.reach import plain
@@ -219,3 +226,104 @@ async def test_a_killed_store_keeps_all_that_it_acknowledged(own_store: Stack) -
             assert not await client.put_if_absent(key, b"other")
     finally:
         client.close()
+
+
+async def test_what_a_kill_cut_short_is_listed_once_it_is_written_again(own_store: Stack) -> None:
+    client = own_store.reached().objects()
+    try:
+        await client.prepare()
+        for kill in range(3):
+            ended, tried = asyncio.Event(), set[str]()
+
+            async def write(
+                lane: int, kill: int = kill, ended: asyncio.Event = ended, tried: set[str] = tried
+            ) -> None:
+                for number in range(10_000):
+                    # Each in folders of its own: those are what a killed server may not have made yet.
+                    key = f"cut/{kill}-{lane}-{number}/one/two/object"
+                    tried.add(key)
+                    try:
+                        await (client.put if lane % 2 else client.put_if_absent)(key, key.encode())
+                    except Passing:
+                        return
+                    if ended.is_set():
+                        return
+
+            lanes = [asyncio.create_task(write(lane)) for lane in range(10)]
+            await asyncio.sleep(0.3)
+            await asyncio.to_thread(own_store.wait, own_store.parts.kill("store"))
+            ended.set()
+            await asyncio.gather(*lanes)
+            await asyncio.to_thread(own_store.wait, own_store.parts.start("store"))
+            for key in tried:
+                await (client.put if "-1-" in key else client.put_if_absent)(key, key.encode())
+            assert {info.key for info in await client.list("cut/")} >= tried
+    finally:
+        client.close()
+
+
+class HalfKept:
+    """A server's client as far as writing and listing go; its server may be killed between object and folders."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.folders: set[str] = set()
+        self.dies_before: str | None = None
+
+    def put_object(self, bucket: str, key: str, content: BinaryIO, size: int, kind: str = "") -> None:
+        known, self.objects[key] = key in self.objects, content.read(size)
+        above = [key[: place + 1] for place, letter in enumerate(key) if letter == "/"]
+        if known:
+            # What is there already is only replaced.
+            return
+        for folder in reversed(above):
+            if folder == self.dies_before:
+                self.dies_before = None
+                raise urllib3.exceptions.ProtocolError("connection broken")
+            if folder in self.folders:
+                return
+            self.folders.add(folder)
+
+    def put_with_headers(self, bucket: str, key: str, content: bytes, headers: dict[str, str]) -> str:
+        if key in self.objects:
+            answer = HTTPResponse(status=412)
+            raise S3Error(answer, "PreconditionFailed", None, key, None, None)
+        self.put_object(bucket, key, io.BytesIO(content), len(content))
+        return ""
+
+    def remove_object(self, bucket: str, key: str) -> None:
+        del self.objects[key]
+
+    def list_objects(
+        self, bucket: str, prefix: str = "", recursive: bool = False, start_after: str | None = None
+    ) -> list[minio.datatypes.Object]:
+        found = []
+        for key in sorted(self.objects):
+            above = [key[: place + 1] for place, letter in enumerate(key) if letter == "/"]
+            if key.startswith(prefix) and all(folder in self.folders for folder in above):
+                # One level below the prefix, or everything.
+                cut = key.find("/", len(prefix)) + 1
+                name = key if recursive or cut == 0 else key[:cut]
+                found.append(minio.datatypes.Object(bucket, name, last_modified=datetime.now(UTC), size=1))
+        return found
+
+
+@pytest.mark.parametrize("dies_before", ["a/", "a/b/", "a/b/c/"])
+@pytest.mark.parametrize("again", ["put", "put_if_absent"])
+async def test_an_object_without_its_folders_is_found_again_by_whoever_writes_it(
+    dies_before: str, again: str
+) -> None:
+    objects = Objects("127.0.0.1:1", "key", "secret", "bucket")
+    server = HalfKept()
+    objects._client = server  # type: ignore[assignment]
+    server.dies_before = dies_before
+    with pytest.raises(Passing):
+        await objects.put("a/b/c/object", b"first")
+    assert await objects.list("") == []
+    if again == "put":
+        await objects.put("a/b/c/object", b"second")
+    else:
+        assert not await objects.put_if_absent("a/b/c/object", b"second")
+    assert [info.key for info in await objects.list("")] == ["a/b/c/object"]
+    assert server.objects == {"a/b/c/object": b"second" if again == "put" else b"first"}
+    objects.close()

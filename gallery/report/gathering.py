@@ -17,10 +17,9 @@ from gallery.views import PairView, SideView, WallView, wall_view
 from infra.objects import NotFound
 from infra.records import Records, media_key, piece_key, rendition_key
 from schemas.failures import Lasting
-from schemas.media import WHOLE, Kind, MediaFacts, parts_of, split_item_id
+from schemas.media import RENDITION_NAMES, WHOLE, Kind, MediaFacts, parts_of, split_item_id
 from schemas.records import CaptionBody, Catalogue, MusicRecord, ScoreBody, Stage
 from workers.feelings import feeling_words
-from workers.media.pool import RENDITION_NAMES
 
 Audio = Literal["embed", "beside", "none"]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from schemas.failures import Lasting, Passing
-from schemas.media import Kind, MediaFacts, item_id
+from schemas.media import RENDITION_NAMES, Kind, MediaFacts, item_id
 from workers.media import wire
 from workers.media.limits import Limits
 
@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 IDLE_SECONDS: Final = 60.0
 """A child without work for so long is let go; starting one again takes a fraction of a second."""
-
-RENDITION_NAMES: Final[dict[Kind, str]] = {Kind.ARTWORK: "picture.jpg", Kind.TRACK: "sound.flac"}
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
