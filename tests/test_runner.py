@@ -389,34 +389,36 @@ async def test_an_event_of_the_future_has_no_age_below_nothing() -> None:
         go.set()
 
 
+@asynccontextmanager
+async def one_behind_the_other(early: Handler, later: Handler) -> AsyncIterator[tuple[StageRunner, StageRunner]]:
+    """Two stages that take one thing at a time; the first gives way to the second."""
+    async with running(early, batch=1, concurrency=1) as first, running(later, batch=1, concurrency=1) as second:
+        first.give_way_to(second)
+        yield first, second
+
+
 async def test_an_early_stage_gives_way_to_a_later_one_that_has_its_hands_full() -> None:
     log, gate = Log(), asyncio.Event()
 
     async def wait(batch: Sequence[Delivery]) -> None:
         await gate.wait()
 
-    early, later = Handler(nothing), Handler(wait)
-    first = StageRunner("early", early, batch=1, concurrency=1)
-    second = StageRunner("later", later, batch=1, concurrency=1)
-    first.give_way_to(second)
-    first.start()
-    second.start()
-    try:
-        for _ in range(2):
-            await second.offer(log.delivery())
-        assert second.crowded
-        # What was taken up before is finished; nothing more is.
-        await asyncio.sleep(3 * streams.runner.GIVE_WAY_SECONDS)
-        await first.offer(log.delivery())
-        await first.offer(log.delivery())
-        await asyncio.sleep(3 * streams.runner.GIVE_WAY_SECONDS)
-        assert len(early.ended) <= 1
-        gate.set()
-        await until(lambda: len(early.ended) == 2)
-    finally:
-        gate.set()
-        await first.stop()
-        await second.stop()
+    early = Handler(nothing)
+    async with one_behind_the_other(early, Handler(wait)) as (first, second):
+        try:
+            for _ in range(2):
+                await second.offer(log.delivery())
+            assert second.crowded
+            # What was taken up before is finished; nothing more is.
+            await asyncio.sleep(3 * streams.runner.GIVE_WAY_SECONDS)
+            await first.offer(log.delivery())
+            await first.offer(log.delivery())
+            await asyncio.sleep(3 * streams.runner.GIVE_WAY_SECONDS)
+            assert len(early.ended) <= 1
+            gate.set()
+            await until(lambda: len(early.ended) == 2)
+        finally:
+            gate.set()
 
 
 async def test_no_stage_gives_way_to_one_that_waits_for_a_part() -> None:
@@ -426,21 +428,15 @@ async def test_no_stage_gives_way_to_one_that_waits_for_a_part() -> None:
         if away:
             raise Passing("model server", "it is away")
 
-    early, later = Handler(nothing), Handler(trouble)
-    first = StageRunner("early", early, batch=1, concurrency=1)
-    second = StageRunner("later", later, batch=1, concurrency=1)
-    first.give_way_to(second)
-    first.start()
-    second.start()
-    try:
-        for _ in range(2):
-            await second.offer(log.delivery())
-        await until(lambda: bool(second.waiting))
-        assert not second.crowded
-        for _ in range(5):
-            await first.offer(log.delivery())
-        await until(lambda: len(early.ended) == 5)
-    finally:
-        away = False
-        await first.stop()
-        await second.stop()
+    early = Handler(nothing)
+    async with one_behind_the_other(early, Handler(trouble)) as (first, second):
+        try:
+            for _ in range(2):
+                await second.offer(log.delivery())
+            await until(lambda: bool(second.waiting))
+            assert not second.crowded
+            for _ in range(5):
+                await first.offer(log.delivery())
+            await until(lambda: len(early.ended) == 5)
+        finally:
+            away = False
