@@ -58,13 +58,9 @@ def passed_on(command: str, given: list[str], as_json: bool) -> None:
     from training.__main__ import parser
 
     arguments = [*given, "--json"] if as_json else given
-    options = parser().parse_args([command, *arguments])
-    python = [str(interpreter())]
-    processes = getattr(options, "processes", 1)
-    if processes > 1:
-        python += ["-m", "accelerate.commands.launch", "--num_processes", str(processes), "--multi_gpu"]
+    parser().parse_args([command, *arguments])
     status = subprocess.run(  # noqa: S603 - our own module in our own environment
-        [*python, "-m", "training", command, *arguments], check=False
+        [str(interpreter()), "-m", "training", command, *arguments], check=False
     ).returncode
     raise typer.Exit(status)
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from training import processes
 from training.settings import AlignerSettings, RunError, VaSettings, add_options, settings_from
 
 CLIP: Final = "openai/clip-vit-base-patch32"
@@ -41,7 +42,9 @@ def parser() -> argparse.ArgumentParser:
 
     aligner = commands.add_parser("aligner", help="train Art2Mus's image aligner on a data set of pairs")
     _run(aligner)
-    aligner.add_argument("--processes", type=int, default=1, help="GPUs that share each step (default: 1)")
+    aligner.add_argument(
+        "--processes", type=int, default=1, help="processes that share each step, one a GPU (default: 1)"
+    )
     _weights(aligner, audioldm2=AUDIOLDM2)
     add_options(aligner, AlignerSettings)
 
@@ -228,8 +231,14 @@ def say(*lines: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 done, 1 could not be done (the last line says why), 2 wrong usage."""
     options = parser().parse_args(arguments)
+    processes.end_with_starter()
     work = {"prepare": _prepare, "aligner": _aligner, "va": _va, "export": _export}[options.command]
     try:
+        asked = getattr(options, "processes", 1)
+        if asked > 1 and not processes.shared():
+            if options.batch % asked:
+                raise RunError(f"a batch of {options.batch} cannot be shared by {asked} processes evenly")
+            return processes.together(asked, sys.argv[1:] if arguments is None else arguments)
         outcome = work(options)
         # Of several processes that share the steps, the first one speaks.
         if options.json and os.environ.get("RANK", "0") == "0":

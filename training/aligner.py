@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,7 +40,7 @@ from training.objective import (
 from training.prepare import LATENTS, VECTORS, weights_digest
 from training.randomness import Order, generator
 from training.runs import Progress, Run, peak_memory, spoken
-from training.settings import AlignerSettings, MixedPrecision, document_of
+from training.settings import AlignerSettings, MixedPrecision, RunError, document_of
 from training.splits import TEST, TRAIN, VALIDATION
 from training.tables import MOST_BAD, Array, BadData, Dataset, ShardReader, Shards, Skipped, batches
 
@@ -519,10 +520,17 @@ def _last_state(run: Run) -> dict[str, Any] | None:
 
 
 def accelerator_for(precision: MixedPrecision, cpu: bool = False) -> Accelerator:
-    """The accelerator of this process: the GPU that a launcher gave it, or the CPU."""
+    """The accelerator of this process: the GPU of its own number (LOCAL_RANK), or the CPU.
+
+    Raises RunError where there are more processes than GPUs.
+    """
     from accelerate import Accelerator
 
-    return Accelerator(mixed_precision=precision, cpu=cpu or not torch.cuda.is_available())
+    cpu = cpu or not torch.cuda.is_available()
+    place = int(os.environ.get("LOCAL_RANK", "0"))
+    if not cpu and place >= torch.cuda.device_count():
+        raise RunError(f"--processes wants a GPU for each, and there are {torch.cuda.device_count()}")
+    return Accelerator(mixed_precision=precision, cpu=cpu)
 
 
 def data_facts(pairs: Pairs, model: AudioLDM2) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 import torch
@@ -304,39 +304,55 @@ def test_lower_precision_trains_as_well(tmp_path: Path) -> None:
         AcceleratorState._reset_state(True)
 
 
-def test_two_processes_take_the_same_steps_as_one(tmp_path: Path) -> None:
+def test_two_processes_take_the_same_steps_as_one_and_go_on_after_a_kill(tmp_path: Path) -> None:
     from tests.models.tiny import audioldm2_parts, save_audioldm2
 
     model = save_audioldm2(tmp_path / "audioldm2", audioldm2_parts())
     made.made_pairs(tmp_path / "data", 40)
-    assert main(_command(tmp_path / "data", tmp_path / "one", model, 8)[3:]) == 0
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # As a launcher does for several GPUs: each process is told its place.
-    started = [
-        subprocess.Popen(
-            _command(tmp_path / "data", tmp_path / "two", model, 8),
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "WORLD_SIZE": "2",
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "ACCELERATE_USE_CPU": "true",
-            },
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [process.communicate(timeout=120)[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], said
-    # One of them speaks and writes.
-    assert ["32 pairs train" in each for each in said] == [True, False]
+    steps = 24
+    assert main(_command(tmp_path / "data", tmp_path / "one", model, steps)[3:]) == 0
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    shared = [*_command(tmp_path / "data", tmp_path / "two", model, steps), "--processes", "2"]
+    starter = subprocess.Popen(shared, env=environment, stderr=subprocess.PIPE, text=True)
+    curves = tmp_path / "two" / "curves.csv"
+    until = time.monotonic() + 120
+    while not (curves.is_file() and curves.read_text().count("\n") > 6):
+        assert starter.poll() is None and time.monotonic() < until
+        time.sleep(0.005)
+    started = psutil.Process(starter.pid).children()
+    assert len(started) == 2
+    starter.kill()
+    said = starter.communicate(timeout=60)[1]
+    # Those that it started end with it, and leave the folder to others.
+    assert psutil.wait_procs(started, timeout=30)[1] == []
+    # One of the two speaks and writes.
+    assert said.count("32 pairs train") == 1
+    done = subprocess.run([*shared, "--resume"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("going on at step") == 1 and done.stderr.count("trained:") == 1
     one, two = (read_checkpoint(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     # The same batch, noise and steps; only the order in which gradients are added differs.
     assert all(torch.allclose(value, two[name], atol=1e-4) for name, value in one.items())
-    assert len((tmp_path / "two" / "curves.csv").read_text().splitlines()) == 9
+    lines = [(tmp_path / name / "curves.csv").read_text().splitlines() for name in ("one", "two")]
+    assert len(lines[0]) == len(lines[1]) == steps + 1
+    for mine, theirs in zip(lines[0][1:], lines[1][1:], strict=True):
+        assert [float(value) for value in mine.split(",")] == pytest.approx(
+            [float(value) for value in theirs.split(",")], rel=1e-3
+        )
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = _command(tmp_path / "data", tmp_path / "run", tmp_path / "model", 8, "--processes", "3")
+    assert main(command[3:]) == 1
+    assert "a batch of 4 cannot be shared by 3 processes evenly" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_processes_fail_as_one(tmp_path: Path) -> None:
+    command = _command(tmp_path / "data", tmp_path / "run", tmp_path / "model", 8, "--processes", "2")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    # The last line says why, and no trace follows it.
+    assert "is no data set" in done.stderr.splitlines()[-1]
