@@ -239,6 +239,26 @@ class Tower(nn.Module):
         return embedding, self.emotion(embedding)
 
 
+class LearnedMatch(nn.Module):
+    """The predictor of similarity as a network of its own: how well a triple goes together, 0 to 1.
+
+    It was trained to say Equation 1 from what the embeddings hold. The paper reports it as a measure of training
+    (table 1); retrieval compares valence and arousal by Equation 1 itself (`match_score`).
+
+    Args:
+        model: the trained part.
+    """
+
+    def __init__(self, model: MMVA) -> None:
+        super().__init__()
+        self.similarity = model.similarity
+
+    def forward(self, picture: Tensor, sound: Tensor, text: Tensor) -> Tensor:
+        """Embeddings [B, 512] of the picture, of the music and of its words -> [B, 1]."""
+        match: Tensor = self.similarity(torch.cat([picture, sound, text], 1))
+        return match
+
+
 @dataclass(frozen=True)
 class Towers:
     """The three towers and the predictor of similarity ([B, 1536] -> [B, 1]) of one trained MMVA."""

@@ -81,6 +81,11 @@ class Settings(BaseSettings):
         description="Virtual environment of the embedded Triton (numpy < 2); none means .models where the profile is "
         "full.toml, which needs torch, and .serving otherwise.",
     )
+    towers: bool | None = Field(
+        None,
+        description="Whether MMVA's towers, trained and exported here, read valence and arousal in the full profile; "
+        "none: wherever they are made. The embedded stack settles it at its start.",
+    )
     weights: Path = Field(
         CLONE / "weights", description="Where `promenade models fetch` puts the full profile's weights."
     )

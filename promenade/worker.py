@@ -69,7 +69,7 @@ class Clients:
 def clients_of(settings: Settings) -> Clients:
     """Build the clients of a process."""
     objects = objects_of(settings)
-    profile = read_profile(settings.profile)
+    profile = read_profile(settings.profile, settings.towers)
     return Clients(
         objects,
         Records(objects),

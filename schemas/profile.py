@@ -64,6 +64,11 @@ class Profile(BaseModel):
     composer_space: str | None = Field(
         default=None, description="of the picture's vector that composers are handed; None: the tag model's own"
     )
+    trained: dict[str, ModelEntry] = Field(
+        default={},
+        description="entries that join `models`, or take the place of its own, once what nobody publishes was "
+        "trained and exported here",
+    )
 
     @model_validator(mode="after")
     def _joint_spaces_are_there(self) -> Self:
@@ -89,6 +94,18 @@ class Profile(BaseModel):
         if self.composer_space is not None and all(each.name != self.composer_space for each in self.spaces):
             raise ValueError(f"composer_space is {self.composer_space!r}, which is not among the spaces")
         return self
+
+    def with_trained(self, revision: str) -> Profile:
+        """The profile with what was trained here: its entries among `models`, the revision in their versions.
+
+        Args:
+            revision: of the trained weights; another one makes other answers, as another version does.
+        """
+        entries = {
+            name: entry.model_copy(update={"version": f"{entry.version}@{revision}"})
+            for name, entry in self.trained.items()
+        }
+        return self.model_copy(update={"models": {**self.models, **entries}, "trained": {}})
 
     def served_composers(self) -> dict[str, str]:
         """Composer -> its model, of those whose model is served; the first one is the default."""

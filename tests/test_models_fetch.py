@@ -735,7 +735,7 @@ def test_the_list_pins_everything_and_says_where_it_has_it_from() -> None:
 def test_whatever_a_served_model_names_is_in_the_list() -> None:
     known = {entry.repository for entry in LIST.weights} | {entry.name for entry in LIST.weights}
     named: dict[str, str] = {}
-    for path in sorted((CLONE / "model_repository" / "full").glob("*/config.pbtxt")):
+    for path in sorted((CLONE / "model_repository").glob("full*/*/config.pbtxt")):
         for value in re.findall(r'key: "weights\w*" value: \{ string_value: "([^"]*)"', path.read_text()):
             named[value.partition("@")[0]] = path.parent.name
     for path in sorted((CLONE / "infra" / "serving" / "full_models" / "src").rglob("*.py")):
@@ -745,8 +745,9 @@ def test_whatever_a_served_model_names_is_in_the_list() -> None:
     # MMVA's towers and the aligner are trained, not published.
     missing = {value: model for value, model in named.items() if "/" in value and value not in known}
     assert missing == {}
-    served = read_profile(CLONE / "model_repository" / "full.toml").models
-    assert {name for entry in LIST.weights for name in entry.needed_by} <= served.keys()
+    profile = read_profile(CLONE / "model_repository" / "full.toml", towers=False)
+    served = profile.models.keys() | profile.trained.keys()
+    assert {name for entry in LIST.weights for name in entry.needed_by} <= served
 
 
 def test_the_weights_folder_is_the_one_that_the_stack_hands_to_models() -> None:

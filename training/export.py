@@ -38,7 +38,10 @@ from training.tables import write_atomically
 NAMES: Final = {"aligner": "art2mus-aligner", "mmva": "mmva"}
 """Kind of weights -> the name that the served models look for below the weights folder."""
 
-SERVED: Final = {"aligner": ("compose_music",), "mmva": ("mmva_picture", "mmva_sound", "mmva_text")}
+SERVED: Final = {
+    "aligner": ("compose_music",),
+    "mmva": ("mmva_picture", "mmva_sound", "mmva_text", "mmva_similarity"),
+}
 """Kind of weights -> the served models that hold them."""
 
 MARKER: Final = "fetched.json"

@@ -350,7 +350,8 @@ class Models:
                 case "caption":
                     await self.caption(kind, [part], [""], Catalogue(), [{}])
                 case "va":
-                    await self.va_medium(kind, [part], [{}])
+                    # Such a model tells by the medium's presence which reading is expected of it.
+                    await self.va_medium(kind, [part] if self.reads_media(name) else None, [{}])
                 case "embed":
                     await self.embed(kind, [part], ["a"])
                 case "score" if name == "score_caption":

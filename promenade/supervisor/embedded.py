@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from promenade.profile import trained_here
 from promenade.settings import LOOPBACK, Settings, ports_from
 from promenade.supervisor.errors import StackError
 from promenade.supervisor.parts import BrokerPart, ModelsPart, Part, StorePart, WorkerPart, store_folder
@@ -38,9 +39,14 @@ def embedded_settings(data: Path | None = None, *, first_port: int | None = None
     changes = {**ports, **changes}
     placed = Settings(**{**changes, "data": folder})
     secrets = load_or_make_secrets(folder)
+    towers = base.towers
+    if towers is None and base.is_full:
+        # Settled once, so that parts that are started again later do not differ from the others.
+        towers = trained_here(base.profile) is not None
     return Settings(
         **{
             **changes,
+            "towers": towers,
             "data": folder,
             "broker": f"{LOOPBACK}:{placed.broker_port}",
             "broker_security": "PLAINTEXT",

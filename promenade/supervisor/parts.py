@@ -365,6 +365,9 @@ class ModelsPart(Part):
         gpu = {name: value for name, value in os.environ.items() if name.startswith(("CUDA_", "NVIDIA_"))}
         # The libraries would ask the hub about files that lie here complete.
         offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        if self.settings.towers is not None:
+            # One word for all models: they must read valence and arousal alike, and as the worker expects.
+            chosen["PROMENADE_MODELS_TOWERS"] = "yes" if self.settings.towers else "no"
         return {"PROMENADE_WEIGHTS": str(self.settings.weights.absolute()), **gpu, **chosen, **offline}
 
     def arguments(self) -> list[str]:

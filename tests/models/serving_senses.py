@@ -13,25 +13,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from full_models.reading import TOWERS
 
 from infra.serving import triton
 from tests.serving_fixtures import Served, running
 
 ROOT = Path(__file__).resolve().parents[2]
 FULL = ROOT / "model_repository" / "full"
+TRAINED = ROOT / "model_repository" / "full_trained"
 ENVIRONMENT = Path(sys.prefix)
 
 
 def copied(target: Path, models: Sequence[str]) -> Path:
-    """A repository folder of these models as the clone has them, without anything built."""
+    """A repository folder of these models as the clone has them, nothing built; those that are trained lie beside."""
     repository = target / "model_repository" / "full"
+    repository.mkdir(parents=True)
     for name in models:
+        source = config_folder(name)
         shutil.copytree(
-            FULL / name,
-            repository / name,
+            source,
+            repository.with_name(source.parent.name) / name,
             ignore=shutil.ignore_patterns("*.onnx*", "*.json", "__pycache__", ".making-*"),
         )
     return repository
+
+
+def config_folder(model: str) -> Path:
+    """Where the clone keeps a model's config.pbtxt."""
+    return TRAINED / model if model in TOWERS else FULL / model
 
 
 @contextlib.contextmanager

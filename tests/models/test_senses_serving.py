@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,7 +21,8 @@ import pytest
 import soxr
 import torch
 from edge_models import configuration
-from full_models import export, imagebind_inputs, mmva_inputs, pictures, scores
+from edge_models.local import LocalModels
+from full_models import export, imagebind_inputs, mmva_inputs, pictures, reading, scores
 from full_models.export import BadChoice, ExportError, Made, MissingWeights
 from full_models.onnx_networks import NETWORKS, clip_model
 from full_models.text_tokens import CONTEXT, ClipTokens
@@ -30,10 +32,11 @@ from PIL import Image
 from transformers import ClapFeatureExtractor, ClapModel
 from tritonclient.utils import InferenceServerException
 
+from infra.serving import triton
 from networks import imagebind, mmva
 from schemas.profile import Profile
 from tests.models import tiny_senses
-from tests.models.serving_senses import FULL, ROOT, copied, serve
+from tests.models.serving_senses import FULL, ROOT, config_folder, copied, serve
 from tests.serving_fixtures import Served, texts
 
 # Thirteen networks are exported before the first test; on a machine that others use as well that takes minutes.
@@ -51,8 +54,15 @@ PYTHON_MODELS = (
     "measure_picture",
     "measure_sound",
 )
-FROM_EDGE = ("efficientnet_lite0", "musicnn_mtt", "musicnn_msd")
+FROM_EDGE = ("efficientnet_lite0", "musicnn_mtt", "musicnn_msd", "minilm")
 EDGE = ROOT / "model_repository" / "edge"
+MORE = {
+    **dict.fromkeys(("va_picture", "va_sound", "va_text"), ("EMBEDDING",)),
+    "match_va": ("EMBEDDINGS", "LEARNED"),
+}
+"""Tensors of a model that the edge profile's has not."""
+RULED = ("va_picture", "va_sound", "va_text", "match_va", "minilm")
+NO_SOUND = {"SOUND": np.zeros((2, 1, 1), np.float32), "LENGTHS": np.zeros((2, 1), np.int32)}
 SENTENCES = (
     "A calm river runs through a warm valley.",
     "Loud drums and wild guitars in a minor key!",
@@ -105,7 +115,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, 
     folder = copied(tmp_path_factory.mktemp("full"), [*NETWORKS, *PYTHON_MODELS, *FROM_EDGE])
     export.take_edge_files(folder, EDGE)
     export.write_clip_tokenizer(folder, environment)
-    return folder, [export.export(folder, model, environment) for model in NETWORKS]
+    made = [export.export(folder, model, environment) for model in NETWORKS]
+    assert export.note_towers(folder) == tiny_senses.REVISION
+    return folder, made
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +146,7 @@ def test_every_network_is_exported_and_answers_as_torch_does(
 @pytest.mark.parametrize("model", sorted(NETWORKS))
 def test_the_config_says_what_the_network_takes_and_gives(model: str, repository: tuple[Path, list[Made]]) -> None:
     session = onnxruntime.InferenceSession(str(repository[0] / model / "1" / "model.onnx"))
-    fields = configuration.read(FULL / model / "config.pbtxt")
+    fields = configuration.read(config_folder(model) / "config.pbtxt")
     for word, tensors in (("input", session.get_inputs()), ("output", session.get_outputs())):
         stated = {each["name"][0]: [int(size) for size in each["dims"]] for each in fields[word]}
         assert list(stated) == [tensor.name for tensor in tensors]
@@ -203,14 +215,31 @@ def test_openais_names_of_clip_are_read(weights: Path, tmp_path: Path) -> None:
 def test_every_folder_is_in_the_profile_under_its_version() -> None:
     with (FULL.parent / "full.toml").open("rb") as file:
         profile = Profile.model_validate(tomllib.load(file))
-    for config in sorted(FULL.glob("*/config.pbtxt")):
-        fields = configuration.read(config)
-        assert fields["name"] == [config.parent.name]
-        assert configuration.parameters(fields)["version"] == profile.version(config.parent.name)
+    found = sorted(FULL.parent.glob("full*/*/config.pbtxt"))
+    assert profile.models.keys() | profile.trained.keys() <= {config.parent.name for config in found}
+    for config in found:
+        fields, name = configuration.read(config), config.parent.name
+        assert fields["name"] == [name]
+        entry = profile.trained.get(name) or profile.models[name]
+        assert configuration.parameters(fields)["version"] == entry.version
     for space in profile.spaces:
         for maker in space.maker.split(":")[0].split(", "):
             outputs = configuration.read(FULL / maker / "config.pbtxt")["output"]
             assert {int(one["dims"][0]) for one in outputs if one["name"] == ["VECTOR"]} == {space.dimension}
+
+
+def test_readings_by_rule_bear_the_edge_profiles_versions() -> None:
+    full, edge = (
+        Profile.model_validate(tomllib.loads((FULL.parent / f"{name}.toml").read_text())) for name in ("full", "edge")
+    )
+    for name in ("va_picture", "va_sound", "va_text"):
+        assert full.version(name) == f"edge-{edge.version(name)}"
+        assert full.models[name].reads == edge.models[name].reads
+    leaning = {name for name, entry in full.models.items() if entry.version.endswith(reading.BY_RULE)}
+    assert leaning == {"score_emotion", "compose_mmva"}
+    trained = full.with_trained("0f3a")
+    assert set(reading.TOWERS) <= trained.models.keys() and not set(reading.TOWERS) & full.models.keys()
+    assert {trained.version(name) for name in full.trained} == {"1@0f3a"}
 
 
 @pytest.mark.parametrize("model", [name for name in PYTHON_MODELS if name != "score_caption"])
@@ -221,10 +250,14 @@ def test_tensors_are_those_of_the_edge_profile(model: str) -> None:
             {
                 each["name"][0]: (each["data_type"], [] if each["name"] == ["VECTOR"] else each["dims"])
                 for each in side[word]
+                # What MMVA's towers have to say besides: nobody need send it or ask for it.
+                if side is theirs or each["name"][0] not in MORE.get(model, ())
             }
             for side in (ours, theirs)
         ]
         assert named[0] == named[1]
+    optional = [each["name"][0] for each in ours["input"] if each.get("optional")]
+    assert optional == (["EMBEDDINGS"] if model == "match_va" else [])
 
 
 # -- embedding ---------------------------------------------------------------------------------------------
@@ -347,6 +380,111 @@ def test_the_match_of_two_readings_is_mmvas(served: Served) -> None:
     np.testing.assert_allclose(score[:, 0], [np.exp(-0.5 / 0.25), 1], rtol=1e-5)
     with pytest.raises(InferenceServerException, match=r"invalid: .*outside 0 to 1"):
         served.infer("match_va", {**asked, "TRACK_VA": asked["TRACK_VA"] + 1}, ["SCORE"])
+
+
+def test_the_learned_match_is_the_predictors_on_the_towers_embeddings(served: Served, weights: Path) -> None:
+    torch_towers, said = towers(weights), [SENTENCES[0], SENTENCES[1]]
+    images, tracks = [picture(15), picture(16)], [sound(17, 6), sound(18, 6)]
+    heard = {name: np.concatenate([windows(track)[name] for track in tracks]) for name in ("SOUND", "LENGTHS")}
+    empty = texts("", "")
+    of_pictures = served.infer("va_picture", {"IMAGE": texts(*images), "MEASUREMENTS": empty}, ["EMBEDDING", "VA"])
+    of_sounds = served.infer("va_sound", {**heard, "MEASUREMENTS": empty}, ["EMBEDDING", "VA"])
+    of_texts = served.infer("va_text", {"TEXT": texts(*said)}, ["EMBEDDING"])
+    embeddings = np.stack([each["EMBEDDING"] for each in (of_pictures, of_sounds, of_texts)], axis=1)
+    asked = {
+        "ARTWORK_VA": of_pictures["VA"],
+        "TRACK_VA": of_sounds["VA"],
+        "SIGMA": np.full((2, 1), 0.34, np.float32),
+        "EMBEDDINGS": embeddings,
+    }
+    found = served.infer("match_va", asked, ["SCORE", "LEARNED"])
+    with torch.inference_mode():
+        pixels = torch.from_numpy(np.stack([pictures.network_input(image) for image in images]))
+        clips = [mmva_inputs.clips_of(soxr.resample(track, 16_000, 24_000))[0] for track in tracks]
+        seen, _ = torch_towers.picture(pixels)
+        played, _ = torch_towers.sound(torch.from_numpy(np.stack(clips)))
+        expected = torch_towers.similarity(torch.cat([seen, played, torch.from_numpy(embeddings[:, 2])], 1))
+    np.testing.assert_allclose(embeddings[:, 0], seen, atol=1e-4)
+    np.testing.assert_allclose(found["LEARNED"], expected, atol=1e-4)
+    assert np.ptp(found["LEARNED"]) > 1e-4, "another triple matches otherwise"
+    distance = np.linalg.norm(of_pictures["VA"] - of_sounds["VA"], axis=1)
+    np.testing.assert_allclose(found["SCORE"][:, 0], np.exp(-distance / 0.34), rtol=1e-4)
+    without = served.infer("match_va", {name: asked[name] for name in asked if name != "EMBEDDINGS"}, ["LEARNED"])
+    assert np.isnan(without["LEARNED"]).all()
+
+
+# -- valence and arousal without MMVA's towers ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def by_rule(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server of a repository in which nobody made MMVA's towers."""
+    folder = copied(tmp_path_factory.mktemp("rule"), [*RULED, *reading.TOWERS])
+    export.take_edge_files(folder, EDGE)
+    assert export.note_towers(folder) == ""
+    with serve(folder, tmp_path_factory.mktemp("rules")) as running:
+        yield running
+
+
+def test_without_towers_the_server_starts_and_reads_as_the_edge_profile_does(by_rule: Served) -> None:
+    assert sorted(by_rule.models) == sorted(RULED) and triton.unhealthy_models(by_rule.process, by_rule.ports) == []
+    edge = LocalModels(EDGE, threads=1)
+    seen = edge.infer("measure_picture", {"IMAGE": texts(picture(1))}, ["MEASUREMENTS"])["MEASUREMENTS"]
+    heard = edge.infer("measure_sound", windows(sound(2, 8)), ["MEASUREMENTS"])["MEASUREMENTS"]
+    for kind, medium, measured in (("picture", {"IMAGE": texts("", "")}, seen), ("sound", NO_SOUND, heard)):
+        asked = {**medium, "MEASUREMENTS": np.concatenate([measured, texts("")])}
+        ours = by_rule.infer(f"va_{kind}", asked, ["VA", "EMBEDDING"])
+        np.testing.assert_allclose(ours["VA"], edge.infer(f"va_{kind}", asked)["VA"], atol=1e-6)
+        assert np.abs(ours["VA"][0] - 0.5).max() > 0.01 and ours["VA"][1] == pytest.approx(0.5)
+        assert ours["EMBEDDING"].shape == (2, 0)
+    said = texts(*SENTENCES, "")
+    ours = by_rule.infer("va_text", {"TEXT": said}, ["VA"])["VA"]
+    np.testing.assert_allclose(ours, edge.infer("va_text", {"TEXT": said})["VA"], atol=1e-5)
+    assert np.ptp(ours, axis=0).min() > 0.01
+
+
+def test_who_expects_the_other_reading_waits(by_rule: Served, served: Served) -> None:
+    seen, measured = (
+        {"IMAGE": texts(picture(1)), "MEASUREMENTS": texts("{}")},
+        {**NO_SOUND, "MEASUREMENTS": texts("{}", "")},
+    )
+    with pytest.raises(InferenceServerException, match="unavailable: MMVA's towers are not served"):
+        by_rule.infer("va_picture", seen, ["VA"])
+    with pytest.raises(InferenceServerException, match="unavailable: MMVA's towers are not served"):
+        by_rule.infer("va_sound", {**windows(sound(1, 1)), "MEASUREMENTS": texts("{}")}, ["VA"])
+    with pytest.raises(InferenceServerException, match="unavailable: MMVA's towers are served here since"):
+        served.infer("va_picture", {**seen, "IMAGE": texts("")}, ["VA"])
+    with pytest.raises(InferenceServerException, match="unavailable: MMVA's towers are served here since"):
+        served.infer("va_sound", measured, ["VA"])
+    asked = {"ARTWORK_VA": np.full((1, 2), 0.5, np.float32), "TRACK_VA": np.full((1, 2), 0.5, np.float32)}
+    asked |= {"SIGMA": np.ones((1, 1), np.float32)}
+    assert by_rule.infer("match_va", asked, ["SCORE"])["SCORE"] == 1
+    with pytest.raises(InferenceServerException, match=r"invalid: .*not made here: promenade train va"):
+        by_rule.infer("match_va", {**asked, "EMBEDDINGS": np.ones((1, 3, 512), np.float32)}, ["LEARNED"])
+
+
+def test_towers_that_are_not_all_of_one_training_are_not_noted(
+    repository: tuple[Path, list[Made]], environment: dict[str, str], tmp_path: Path
+) -> None:
+    shutil.copytree(repository[0].parent, tmp_path / "model_repository")
+    folder = tmp_path / "model_repository" / "full"
+    profile, note = folder.with_name("full_trained.toml"), reading.note_path(folder)
+    assert tomllib.loads(profile.read_text()) == {"revision": tiny_senses.REVISION, "models": list(reading.TOWERS)}
+    choices = Choices("va_text", {}, folder / "va_text" / "1", {})
+    assert reading.reading_of(choices, folder / "va_text" / "1").version("1") == f"1@{tiny_senses.REVISION}"
+    made = folder / "mmva_sound" / "1" / export.MADE
+    before = made.read_text()
+    made.write_text(json.dumps({**json.loads(before), "revision": "another"}))
+    assert export.note_towers(folder) == "" and not profile.exists() and not note.exists()
+    assert reading.reading_of(choices, folder / "va_text" / "1").version("1") == "1+edge-va"
+    made.write_text(before)
+    assert export.note_towers(folder) == tiny_senses.REVISION and profile.exists()
+    # A tower that is made anew takes the note away until all are.
+    made.unlink()
+    assert export.export(folder, "mmva_sound", environment).fresh and not profile.exists() and not note.exists()
+    for wanted, said in (("yes", "not made"), ("perhaps", "give auto, yes or no")):
+        with pytest.raises(BadChoice, match=said):
+            reading.reading_of(Choices("va_text", {"towers": wanted}, None, {}), folder / "va_text" / "1")
 
 
 # -- captions ----------------------------------------------------------------------------------------------

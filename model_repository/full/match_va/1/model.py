@@ -1,7 +1,7 @@
-"""match_va: MMVA's matching score (code in edge_models.matching)."""
+"""match_va in the full profile: MMVA's matching score, and its learned one (code in full_models.valence_arousal)."""
 
-from edge_models.matching import MatchVa
+from full_models.valence_arousal import Match
 
 
-class TritonPythonModel(MatchVa):
+class TritonPythonModel(Match):
     """The class that the model server looks for."""

@@ -1,4 +1,4 @@
-"""va_picture in the full profile: MMVA's reading of the picture (code in full_models.valence_arousal)."""
+"""va_picture in the full profile: valence and arousal of a picture (code in full_models.valence_arousal)."""
 
 from full_models.valence_arousal import VaPicture
 

@@ -1,4 +1,4 @@
-"""va_sound in the full profile: MMVA's reading of the sound (code in full_models.valence_arousal)."""
+"""va_sound in the full profile: valence and arousal of a sound (code in full_models.valence_arousal)."""
 
 from full_models.valence_arousal import VaSound
 

@@ -1,4 +1,4 @@
-"""va_text in the full profile: MMVA's reading of the text (code in full_models.valence_arousal)."""
+"""va_text in the full profile: valence and arousal of a text (code in full_models.valence_arousal)."""
 
 from full_models.valence_arousal import VaText
 

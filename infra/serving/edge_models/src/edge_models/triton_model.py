@@ -52,6 +52,8 @@ class RowModel:
 
     inputs: ClassVar[tuple[str, ...]]
     """Names of the input tensors, as in config.pbtxt."""
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Names of inputs that a request may leave out (`optional: true` there); its rows do not hold them then."""
     outputs: ClassVar[Mapping[str, type]]
     """Name -> numpy type of each output; `object` for BYTES."""
 
@@ -94,7 +96,11 @@ class RowModel:
 
         answers: list[dict[str, Array] | Exception] = self.answer_requests(
             [
-                {name: server.get_input_tensor_by_name(request, name).as_numpy() for name in self.inputs}
+                {
+                    name: tensor.as_numpy()
+                    for name in (*self.inputs, *self.optional)
+                    if (tensor := server.get_input_tensor_by_name(request, name)) is not None
+                }
                 for request in requests
             ]
         )
@@ -112,7 +118,7 @@ class RowModel:
         """Answer requests of one or more rows each (tensors with batch dimension); one outcome a request."""
         counts = [len(request[self.inputs[0]]) for request in requests]
         rows = [
-            {name: request[name][index] for name in self.inputs}
+            {name: request[name][index] for name in (*self.inputs, *self.optional) if name in request}
             for request, count in zip(requests, counts, strict=True)
             for index in range(count)
         ]

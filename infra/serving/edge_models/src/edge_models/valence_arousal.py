@@ -72,7 +72,7 @@ class VaPicture(RowModel):
     Valence and arousal lie in [0,1]; typical gives about (.5, .5), and an empty measurement exactly that.
     """
 
-    inputs = ("IMAGE", "MEASUREMENTS")
+    inputs: ClassVar[tuple[str, ...]] = ("IMAGE", "MEASUREMENTS")
     outputs = {"VA": np.float32}  # noqa: RUF012 - declared as ClassVar in the base
     what: ClassVar[Literal["picture", "sound"]] = "picture"
 

@@ -19,13 +19,17 @@ def run(call: Call, model: str, inputs: Mapping[str, Array], output: str = "vect
         call: `RowModel.call`.
         inputs: tensors with the batch dimension, at least one row.
     """
+    return run_all(call, model, inputs, (output,))[output]
+
+
+def run_all(call: Call, model: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+    """As `run`, for a network with several outputs: name -> output."""
     rows = len(next(iter(inputs.values())))
-    return np.concatenate(
-        [
-            call(model, {name: value[start : start + LARGEST] for name, value in inputs.items()}, [output])[output]
-            for start in range(0, rows, LARGEST)
-        ]
-    )
+    answers = [
+        call(model, {name: value[start : start + LARGEST] for name, value in inputs.items()}, outputs)
+        for start in range(0, rows, LARGEST)
+    ]
+    return {name: np.concatenate([answer[name] for answer in answers]) for name in outputs}
 
 
 def prepared(function: Callable[[Given], Made], rows: Sequence[Given]) -> tuple[list[Made | Invalid], list[Made]]:
@@ -36,8 +40,8 @@ def prepared(function: Callable[[Given], Made], rows: Sequence[Given]) -> tuple[
 
 def put_together(
     rows: Sequence[Sequence[Made] | Invalid],
-    outputs: Iterable[Array],
-    answer: Callable[[list[Array], Sequence[Made]], Row],
+    outputs: Iterable[Given],
+    answer: Callable[[list[Given], Sequence[Made]], Row],
 ) -> list[Row | Invalid]:
     """Answers of rows whose pieces went through a network side by side.
 

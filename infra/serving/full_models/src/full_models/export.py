@@ -5,8 +5,13 @@
 Reads each network's weights (see `full_models.weights`), writes `<model>/1/model.onnx` (weights above 2 GB beside it
 as model.onnx.data), compares what onnxruntime answers with what torch answers, and only then puts the file in its
 place; tokenisers go into the folders that need them. What the edge profile's build made (the measuring models, the
-edge composer) is taken from the edge repository. A note in each version folder (made.json) remembers what was made
-from what: where it still holds, nothing is done.
+edge composer, what valence and arousal are read by without towers) is taken from the edge repository. A note in each
+version folder (made.json) remembers what was made from what: where it still holds, nothing is done.
+
+MMVA's towers are trained, not published. Their configurations lie beside the repository (`full_trained`) and go into
+it with a made network, so that what is not made is no model there: nothing loads it, waits for it or mends it. Once
+all are made from one training, that is noted, for the models (`full_models.reading`) and for the profile
+(`full_trained.toml`, `promenade.profile`). Who serves them starts anew then.
 
 Precision is a setting of each model: fp32, or fp16 for a GPU (bf16 is not exported: it has too few digits for
 vectors that are compared).
@@ -34,6 +39,7 @@ from typing import Any, Final
 import numpy as np
 from edge_models import configuration
 
+from full_models import reading
 from full_models.text_tokens import tokenizer_of_merges
 from full_models.weights import BadChoice, Choices, MissingWeights
 
@@ -55,6 +61,11 @@ EDGE_FILES: Final = {
     "musicnn_mtt/1/model.onnx": "musicnn_mtt/1/model.onnx",
     "musicnn_msd/1/model.onnx": "musicnn_msd/1/model.onnx",
     "measure_sound/1/labels.json": "measure_sound/1/labels.json",
+    "minilm/1/model.onnx": "minilm/1/model.onnx",
+    "va_text/1/minilm_tokenizer.json": "embed_text/1/tokenizer.json",
+    "va_text/1/norms.json": "va_text/1/norms.json",
+    "va_picture/1/norms.json": "va_picture/1/norms.json",
+    "va_sound/1/norms.json": "va_sound/1/norms.json",
     "compose_edge/1/performance_rnn.onnx": "compose_music/1/performance_rnn.onnx",
     "compose_edge/1/bank.sf2": "compose_music/1/bank.sf2",
     "compose_edge/1/tinysoundfont.so": "compose_music/1/tinysoundfont.so",
@@ -105,16 +116,18 @@ def export(repository: Path, model: str, environment: Mapping[str, str] | None =
         return Made(model, fresh=False)
     started = time.monotonic()
     network = NETWORKS[model]
-    folder.mkdir(parents=True, exist_ok=True)
+    if model in reading.TOWERS:
+        _forget_towers(repository)
     import torch
 
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as kept, torch.inference_mode():
+    # Not in the folder itself: one that holds nothing is a model that no server can load.
+    with tempfile.TemporaryDirectory(dir=_beside(repository), prefix=".making-") as kept, torch.inference_mode():
         module = Precise(network.build(choices), choices.dtype()).eval()
         path = Path(kept) / "model.onnx"
         _to_onnx(module, network, path)
         example = network.example(check_rows, length=11)
         # Half precision is slow on a CPU, and what is compared is the file with the module it was made from.
-        expected = module(*example.values()).numpy()
+        expected = [each.numpy() for each in module(*example.values())]
         del module
         difference = _difference(path, {name: tensor.numpy() for name, tensor in example.items()}, expected)
         if not difference <= TOLERANCE[precision]:
@@ -122,9 +135,12 @@ def export(repository: Path, model: str, environment: Mapping[str, str] | None =
                 f"{model}: onnxruntime differs from torch by {difference:.1e}; the export was thrown away"
             )
         size = 0
+        folder.mkdir(parents=True, exist_ok=True)
         for made in sorted(Path(kept).iterdir(), reverse=True):  # model.onnx.data before model.onnx
             size += made.stat().st_size
             made.replace(folder / made.name)
+    if model in reading.TOWERS:
+        _write(folder.parent / "config.pbtxt", _config(repository, model).read_text(encoding="utf-8"))
     if model in TOKENIZERS:
         setting, target, name = TOKENIZERS[model]
         read = choices.weights(setting).file("tokenizer.json").read_text(encoding="utf-8")
@@ -149,7 +165,7 @@ def _to_onnx(module: Any, network: Any, path: Path) -> None:
             tuple(example.values()),
             str(path),
             input_names=list(network.inputs),
-            output_names=[network.output],
+            output_names=list(network.outputs),
             dynamic_shapes=(dynamic,),
             opset_version=_OPSET,
             dynamo=True,
@@ -170,22 +186,44 @@ def _quiet() -> Iterator[None]:
     logger.setLevel(level)
 
 
-def _difference(path: Path, inputs: Mapping[str, Any], expected: Any) -> float:
+def _difference(path: Path, inputs: Mapping[str, Any], expected: Sequence[Any]) -> float:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (got,) = session.run(None, dict(inputs))
-    if got.shape != expected.shape or not np.isfinite(got).all():
-        return float("inf")
-    return float(np.abs(got - expected).max() / max(float(np.abs(expected).max()), 1e-12))
+    worst = 0.0
+    for got, right in zip(session.run(None, dict(inputs)), expected, strict=True):
+        if got.shape != right.shape or not np.isfinite(got).all():
+            return float("inf")
+        worst = max(worst, float(np.abs(got - right).max() / max(float(np.abs(right).max()), 1e-12)))
+    return worst
 
 
 def _choices(repository: Path, model: str, environment: Mapping[str, str] | None) -> Choices:
-    config = repository / model / "config.pbtxt"
+    config = _config(repository, model)
     if not config.exists():
         raise ExportError(f"{repository} has no model {model} (no {config})")
     parameters = configuration.parameters(configuration.read(config))
     return Choices(model, parameters, repository / model / "1", environment)
+
+
+def _config(repository: Path, model: str) -> Path:
+    """Where a model's configuration lies: beside the repository for what is trained."""
+    if model in reading.TOWERS:
+        return _trained(repository) / model / "config.pbtxt"
+    return repository / model / "config.pbtxt"
+
+
+def _trained(repository: Path) -> Path:
+    return repository.with_name(f"{repository.name}_trained")
+
+
+def _beside(repository: Path) -> Path:
+    """A folder of the same disk that no server looks into."""
+    return repository.parent
+
+
+def _profile_note(repository: Path) -> Path:
+    return _trained(repository).with_suffix(".toml")
 
 
 def _recipe(choices: Choices) -> dict[str, Any]:
@@ -202,6 +240,7 @@ def _recipe(choices: Choices) -> dict[str, Any]:
         digest.update((Path(__file__).parent / name).read_bytes())
     return {
         "weights": ", ".join(f"{weights.name}@{weights.revision}" for weights in used),
+        "revision": used[0].revision,
         "precision": choices.precision(),
         "made_of": digest.hexdigest(),
     }
@@ -213,6 +252,36 @@ def _is_made(folder: Path, recipe: Mapping[str, Any]) -> bool:
     except (OSError, ValueError):
         return False
     return (folder / "model.onnx").exists() and all(noted.get(key) == value for key, value in recipe.items())
+
+
+def note_towers(repository: Path) -> str:
+    """Note for models and profile whether a whole set of MMVA's towers is made, all of one training.
+
+    Returns:
+        The revision of the trained weights; empty where there is no whole set, and nothing is noted then. Weights in
+        a folder that a setting names have no revision of their own: theirs is a hash of what was made.
+    """
+    made = []
+    for model in reading.TOWERS:
+        with contextlib.suppress(OSError, ValueError):
+            made.append(json.loads((repository / model / "1" / MADE).read_text(encoding="utf-8")))
+    revisions = {each.get("revision", "") for each in made}
+    if len(made) < len(reading.TOWERS) or len(revisions) > 1:
+        _forget_towers(repository)
+        return ""
+    revision = str(*revisions) or hashlib.sha256("".join(each["made_of"] for each in made).encode()).hexdigest()[:12]
+    _write(reading.note_path(repository), json.dumps({"revision": revision}))
+    _write(
+        _profile_note(repository),
+        "# Written by full_models.export: MMVA's towers that lie in the repository, all of one training.\n"
+        f"revision = {json.dumps(revision)}\nmodels = {json.dumps(list(reading.TOWERS))}\n",
+    )
+    return revision
+
+
+def _forget_towers(repository: Path) -> None:
+    reading.note_path(repository).unlink(missing_ok=True)
+    _profile_note(repository).unlink(missing_ok=True)
 
 
 def write_clip_tokenizer(repository: Path, environment: Mapping[str, str] | None = None) -> None:
@@ -278,7 +347,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--edge", type=Path, help="the edge repository (default: edge beside it)")
     parser.add_argument("--only", nargs="+", metavar="MODEL", help="these networks alone")
     given = parser.parse_args(arguments)
-    chosen = given.only or [name for name in NETWORKS if (given.repository / name / "config.pbtxt").exists()]
+    chosen = given.only or [name for name in NETWORKS if _is_wanted(given.repository, name)]
     failed = 0
     try:
         if not given.only:
@@ -298,7 +367,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{model}: {made.size / 1e6:.0f} MB in {made.seconds:.0f} s, within {made.difference:.0e} of torch")
         else:
             print(f"{model}: there already")
+    revision = note_towers(given.repository)
+    how = (
+        f"read by MMVA's towers, {revision}"
+        if revision
+        else "read as in the edge profile: no towers of MMVA are made"
+    )
+    print(f"valence and arousal: {how}")
     return 1 if failed else 0
+
+
+def _is_wanted(repository: Path, model: str) -> bool:
+    """Whether a network is made where nobody names one: what is trained, only where it was."""
+    if not _config(repository, model).exists():
+        return False
+    if model not in reading.TOWERS:
+        return True
+    with contextlib.suppress(MissingWeights):
+        _choices(repository, model, None).weights()
+        return True
+    return False
 
 
 if __name__ == "__main__":

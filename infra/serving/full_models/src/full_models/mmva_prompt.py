@@ -1,8 +1,8 @@
 """compose_mmva: the description of music that feels nearest to a picture, out of all that four templates can say.
 
 Source: MMVA, its section on music generation and figures 4 to 6. Four sentences (genre; two instruments; tempo; mood)
-are filled in with every combination of candidates, each description is read in valence and arousal by MMVA's text
-tower (`va_text`), and the one at the smallest distance from the picture's point is what the text-to-music model
+are filled in with every combination of candidates, each description is read in valence and arousal by `va_text`
+(MMVA's text tower; where that is not made, the edge profile's reading, and the version says so), and the one at the smallest distance from the picture's point is what the text-to-music model
 follows. The sentences are worded by us, the candidates are the paper's.
 
 All 50,336 descriptions take a graphics card seconds, a processor minutes. So they are read once, a little after the
@@ -22,6 +22,7 @@ from edge_models.music.turns import Rest
 from edge_models.triton_model import Array, Call, strings
 
 from full_models.music_wishes import Wanted
+from full_models.reading import reading_of
 from full_models.text_to_music import TextComposer
 from full_models.weights import BadChoice, Choices
 
@@ -197,6 +198,8 @@ class MmvaModel(TextComposer):
     def check(self) -> None:
         """See `ComposerModel`."""
         choices = Choices(Path(self.folder).parent.name, self.parameters, self.folder)
+        # The points of the fillings are those of va_text, however that reads.
+        self.version = reading_of(choices, Path(self.folder)).version(self.version)
         self._search = choices.text("search", "exhaustive")
         if self._search not in ("exhaustive", "descent"):
             raise BadChoice(f"search of {choices.model} is {self._search!r}: give exhaustive or descent")

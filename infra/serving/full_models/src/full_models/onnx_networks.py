@@ -36,12 +36,12 @@ class Network:
     Attributes:
         build: reads the weights that the model's settings name and gives the module, on the CPU, in float32.
         inputs: name -> (shape without batch, torch type); -1 is an axis of varying length.
-        output: name of its output.
+        outputs: names of what it answers, in order.
     """
 
     build: Callable[[Choices], nn.Module]
     inputs: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
-    output: str = "vector"
+    outputs: tuple[str, ...] = ("vector",)
 
     def example(self, rows: int, length: int = 7, highest: int = 250) -> dict[str, Tensor]:
         """Random input of so many rows that the network accepts; the same every time."""
@@ -66,11 +66,11 @@ class Precise(nn.Module):
         self.inner = inner.to(precision)
         self.precision = precision
 
-    def forward(self, *tensors: Tensor) -> Tensor:
-        """The inner module's answer as float32."""
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The inner module's answers as float32."""
         given = [each.to(self.precision) if each.is_floating_point() else each for each in tensors]
-        answer: Tensor = self.inner(*given)
-        return answer.float()
+        answer: Tensor | tuple[Tensor, ...] = self.inner(*given)
+        return tuple(each.float() for each in ((answer,) if isinstance(answer, Tensor) else answer))
 
 
 class ImageBindTower(nn.Module):
@@ -271,20 +271,6 @@ def _bert(choices: Choices) -> nn.Module:
     return TokenVectors(model)
 
 
-class ValenceArousal(nn.Module):
-    """A tower of MMVA -> its reading alone: valence and arousal [B, 2]."""
-
-    def __init__(self, tower: nn.Module) -> None:
-        super().__init__()
-        self.tower = tower
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """The embedding is left out: nothing that is served asks for it."""
-        _, read = self.tower(*inputs)
-        answer: Tensor = read
-        return answer
-
-
 def _mmva(modality: Any) -> Callable[[Choices], nn.Module]:
     def build(choices: Choices) -> nn.Module:
         from networks import mmva
@@ -292,13 +278,22 @@ def _mmva(modality: Any) -> Callable[[Choices], nn.Module]:
 
         trained = choices.weights().file(*MMVA_FILES)
         encoder = mmva.encoder(modality, choices.weights(ENCODER).folder)
-        return ValenceArousal(mmva.Tower(encoder, mmva.MMVA.from_state(read_checkpoint(trained)), modality))
+        return mmva.Tower(encoder, mmva.MMVA.from_state(read_checkpoint(trained)), modality)
 
     return build
 
 
+def _learned_match(choices: Choices) -> nn.Module:
+    from networks import mmva
+    from networks.checkpoints import read_checkpoint
+
+    return mmva.LearnedMatch(mmva.MMVA.from_state(read_checkpoint(choices.weights().file(*MMVA_FILES))))
+
+
 _PIXELS: Final = {"pixels": ((3, pictures.SIDE, pictures.SIDE), torch.float32)}
 _TOKENS: Final = {"tokens": ((CONTEXT,), torch.int64)}
+_TOWER: Final = ("vector", "va")
+_EMBEDDING: Final = ((512,), torch.float32)
 _TEXT: Final = {"tokens": ((-1,), torch.int64), "mask": ((-1,), torch.int64)}
 
 NETWORKS: Final[Mapping[str, Network]] = {
@@ -314,9 +309,12 @@ NETWORKS: Final[Mapping[str, Network]] = {
     "pac_text": Network(_clip("text"), _TOKENS),
     "clap_sound": Network(_clap("sound"), {"features": ((1, clap_inputs.FRAMES, clap_inputs.MELS), torch.float32)}),
     "clap_text": Network(_clap("text"), _TEXT),
-    "bert_text": Network(_bert, _TEXT, "vectors"),
-    "mmva_picture": Network(_mmva("picture"), _PIXELS, "va"),
-    "mmva_sound": Network(_mmva("sound"), {"samples": ((mmva_inputs.CLIP,), torch.float32)}, "va"),
-    "mmva_text": Network(_mmva("text"), _TEXT, "va"),
+    "bert_text": Network(_bert, _TEXT, ("vectors",)),
+    "mmva_picture": Network(_mmva("picture"), _PIXELS, _TOWER),
+    "mmva_sound": Network(_mmva("sound"), {"samples": ((mmva_inputs.CLIP,), torch.float32)}, _TOWER),
+    "mmva_text": Network(_mmva("text"), _TEXT, _TOWER),
+    "mmva_similarity": Network(
+        _learned_match, dict.fromkeys(("picture", "sound", "text"), _EMBEDDING), ("similarity",)
+    ),
 }
 """Model folder -> its network."""

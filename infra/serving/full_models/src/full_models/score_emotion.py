@@ -4,7 +4,8 @@ R is movement and excitement, G calm and stillness, B sadness and nostalgia, 0-2
 whole. The line is read strictly, in any of several spellings. A reply that cannot be read is asked for again with its
 fault named, and after `attempts` tries the item is refused: CMEAN's code put (100, 100, 100) for a missing triple and
 (0, 0, 0) for what it could not read, and such invented colours pair with everything. Values beyond 0-255 are clamped,
-as the paper says. Valence and arousal of the texts come from the profile's own `va_text`.
+as the paper says. Valence and arousal of the texts come from the profile's own `va_text`, and the evidence names its
+reading.
 """
 
 from __future__ import annotations
@@ -197,7 +198,7 @@ class _Open:
 
 
 def score(
-    items: Sequence[Item], call: Call, asking: Asking, attempts: int, writer: str = MODEL
+    items: Sequence[Item], call: Call, asking: Asking, attempts: int, writer: str = MODEL, reading: str = ""
 ) -> list[Scored | Invalid]:
     """Score all items; each round asks about all that are open, together.
 
@@ -205,6 +206,7 @@ def score(
         call: asks the writer and `va_text`.
         asking: 256 tokens in CMEAN; deterministic at temperature 0 (CMEAN's was 0.7).
         attempts: how often an item is asked about at most.
+        reading: what `va_text` reads by, for the evidence (`full_models.reading`); empty: not said.
 
     Returns:
         One answer an item; `Invalid` where no reply could be read, with the last fault and the last reply.
@@ -235,7 +237,7 @@ def score(
         va = _valence_arousal([text for place in places for text in items[place].texts], call)
         for number, place in enumerate(places):
             part = va[number * PARTS : (number + 1) * PARTS]
-            answers[place] = _scored(items[place], *read_so_far[place], part, writer)
+            answers[place] = _scored(items[place], *read_so_far[place], part, writer, reading)
     return answers
 
 
@@ -267,7 +269,7 @@ def _valence_arousal(texts: Sequence[str], call: Call) -> Array:
     return np.clip(finite(va, "VA of va_text"), 0, 1)
 
 
-def _scored(item: Item, colours: Colours, reply: str, attempt: int, va: Array, writer: str) -> Scored:
+def _scored(item: Item, colours: Colours, reply: str, attempt: int, va: Array, writer: str, reading: str) -> Scored:
     evidence = []
     for part in range(PARTS):
         red, green, blue = colours.triples[part]
@@ -295,5 +297,7 @@ def _scored(item: Item, colours: Colours, reply: str, attempt: int, va: Array, w
                 "arousal": round(arousal - 0.5, 4),
             },
         }
+        if reading:
+            felt["reading"] = reading
         evidence.append(json.dumps([said, felt], ensure_ascii=False))
     return Scored(np.array(colours.triples, np.float32), va.astype(np.float32), evidence)
