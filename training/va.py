@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from networks.checkpoints import read_checkpoint
 from networks.mmva import MMVA, MODALITIES, SOUND_RATE, Modality, Reading, Sizes, match_score
 from training.objective import cosine, sigma_of, squared_error
 from training.pictures import clip_pixels
@@ -38,6 +39,8 @@ from training.tables import MOST_BAD, Array, BadData, Dataset, Shards, Skipped, 
 CLIP_SECONDS = 10.0
 """What the sound tower hears: a clip that is shorter is repeated, of a longer one the middle is heard."""
 
+MEASURED_PAIRS = 8192
+"""On how many pairs similarity is measured at most: that of few pairs says more of the draw than of the model."""
 
 Encode = Callable[[list[Any]], Array]
 """What an encoder says: paths or texts of one modality -> [B, ...]. Raises BadData for what cannot be read."""
@@ -365,30 +368,32 @@ class VaTraining:
     def measure(self, part: str) -> dict[str, float]:
         """MMVA's table 1 on a part: MSE and MAE of valence, arousal and similarity; `loss` is their sum of MSEs.
 
-        Similarity is measured on pairs drawn at random, the same each time; without a predictor of it, by the
-        distance of the predicted emotions.
+        Valence and arousal are measured on each item once. Similarity is measured on every picture with every clip,
+        or where these are more than MEASURED_PAIRS, on so many drawn at random, the same each time; without a
+        predictor of it, by the distance of the predicted emotions.
         """
         pictures, clips = self.emotions.pictures[part], self.emotions.clips[part]
         if not len(pictures) or not len(clips):
             return {}
         self.model.eval()
-        count = max(len(pictures), len(clips))
-        drawn = generator(0, "measured pairs", part)
-        seen, heard = torch.arange(count) % len(pictures), torch.randperm(count, generator=drawn) % len(clips)
-        readings = [
-            self.read(pictures, clips, seen[rows.start : rows.stop], heard[rows.start : rows.stop])
-            for rows in batches(count, 1024)
-        ]
+        items = torch.arange(max(len(pictures), len(clips)))
+        alone = self._read_all(pictures, clips, items % len(pictures), items % len(clips))
         said = {
-            modality: torch.cat([getattr(reading, modality) for reading in readings]).cpu() for modality in MODALITIES
+            modality: getattr(alone, modality)[: len(pictures if modality == "picture" else clips)]
+            for modality in MODALITIES
         }
-        if self.settings.similarity:
-            similar = torch.cat([reading.similarity for reading in readings]).cpu()
+        drawn = generator(0, "measured pairs", part)
+        if len(pictures) * len(clips) <= MEASURED_PAIRS:
+            seen, heard = torch.cartesian_prod(torch.arange(len(pictures)), torch.arange(len(clips))).T
         else:
-            similar = match_score(said["picture"], said["sound"], self.sigma)
-        truth = {"picture": pictures.points[seen], "sound": clips.points[heard], "text": clips.points[heard]}
-        off = similar - match_score(truth["picture"], truth["sound"], self.sigma)
+            seen, heard = (torch.randint(len(side), (MEASURED_PAIRS,), generator=drawn) for side in (pictures, clips))
+        if self.settings.similarity:
+            similar = self._read_all(pictures, clips, seen, heard).similarity
+        else:
+            similar = match_score(said["picture"][seen], said["sound"][heard], self.sigma)
+        off = similar - match_score(pictures.points[seen], clips.points[heard], self.sigma)
         found = {"similarity_mse": float(off.square().mean()), "similarity_mae": float(off.abs().mean())}
+        truth = {"picture": pictures.points, "sound": clips.points, "text": clips.points}
         for modality in MODALITIES:
             away = said[modality] - truth[modality]
             for column, name in enumerate(("valence", "arousal")):
@@ -398,6 +403,15 @@ class VaTraining:
             (found[f"{modality}_valence_mse"] + found[f"{modality}_arousal_mse"]) / 2 for modality in MODALITIES
         ]
         return {"loss": sum(of_points) + found["similarity_mse"], **found}
+
+    def _read_all(self, pictures: Side, clips: Side, seen: Tensor, heard: Tensor) -> Reading:
+        """What the network says of many triples, on the CPU."""
+        readings = [
+            self.read(pictures, clips, seen[rows.start : rows.stop], heard[rows.start : rows.stop])
+            for rows in batches(len(seen), 1024)
+        ]
+        names = (*MODALITIES, "similarity")
+        return Reading(**{name: torch.cat([getattr(each, name) for each in readings]).cpu() for name in names})
 
     def metadata(self) -> dict[str, str]:
         """What the weights' file says of itself."""
@@ -424,7 +438,10 @@ class VaTraining:
         )
 
     def train(self) -> Path:
-        """Train to the last step, going on from the last checkpoint; the trained weights' file."""
+        """Train to the last step, going on from the last checkpoint; the trained weights' file.
+
+        `model` then holds these weights: the best by validation.
+        """
         state = self.run.restore()
         first = 0
         if state is not None:
@@ -468,6 +485,8 @@ class VaTraining:
             speed.add(step=self.steps, steps_a_second=(self.steps - first) / seconds, memory=peak_memory(self.device))
             speed.close()
         path = self.run.finish(self.model.state_dict(), self.metadata())
+        # What is measured afterwards is the model that was chosen, not the last step's.
+        self.model.load_state_dict(read_checkpoint(path))
         self.run.draw()
         return path
 

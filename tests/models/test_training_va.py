@@ -9,67 +9,26 @@ import numpy as np
 import pytest
 import torch
 
+from networks.checkpoints import read_checkpoint
 from networks.mmva import MMVA, Sizes, match_score
-from tests.models.tiny_training import one_thread  # noqa: F401
+from tests.models.tiny_training import (  # noqa: F401
+    LAYERS,
+    PICTURE,
+    SMALL_VA,
+    WIDTH,
+    made_emotions,
+    one_thread,
+)
 from training.objective import sigma_of
 from training.randomness import generator
 from training.settings import RunError, VaSettings
-from training.splits import TEST, stratified_split
+from training.splits import TEST
 from training.tables import BadData, Dataset, Shards, write_dataset
 from training.va import Emotions, VaTraining, begun, fixed_pairs, losses_of, make_features
 
-LAYERS, WIDTH, PICTURE = 4, 12, 16
-
-
-def made_emotions(folder: Path, pictures: int = 120, songs: int = 30, clips: int = 4, noise: float = 0.3) -> Dataset:
-    """Items with a planted rule: valence and arousal show in each modality's features in its own way, noisily."""
-    drawn = np.random.default_rng(0)
-    eyes, ears, words = (drawn.normal(size=(2, size)) for size in (PICTURE, LAYERS * WIDTH, LAYERS * WIDTH))
-    rows: list[dict[str, Any]] = []
-    features: dict[str, list[np.ndarray]] = {"picture": [], "sound": [], "text": []}
-
-    def add(
-        modality: str, name: str, group: str, point: np.ndarray, showing: np.ndarray, shape: tuple[int, ...]
-    ) -> None:
-        centred = np.sin(3 * (point - 0.5))
-        features[modality].append((centred @ showing + noise * drawn.normal(size=showing.shape[1])).reshape(shape))
-        rows.append(
-            {
-                "id": f"{modality}-{name}",
-                "modality": modality,
-                "group": group,
-                "valence": point[0],
-                "arousal": point[1],
-            }
-        )
-
-    for number in range(pictures):
-        add("picture", str(number), f"p{number}", drawn.uniform(size=2), eyes, (PICTURE,))
-    for song in range(songs):
-        middle = drawn.uniform(0.1, 0.9, size=2)
-        for clip in range(clips):
-            point = np.clip(middle + 0.1 * drawn.normal(size=2), 0, 1)
-            add("sound", f"{song}-{clip}", f"s{song}", point, ears, (LAYERS, WIDTH))
-            add("text", f"{song}-{clip}", f"s{song}", point, words, (LAYERS, WIDTH))
-    parts = stratified_split([row["group"][0] for row in rows], [row["group"] for row in rows], 0.3, 10)
-    for row, part in zip(rows, parts, strict=True):
-        row["part"] = part
-    write_dataset(folder, "emotions", rows, source="made")
-    dataset = Dataset(folder, "emotions")
-    for modality, each in features.items():
-        values = np.stack(each)
-        shards = Shards(
-            folder, modality, values.shape[1:], {"source": "made"}, len(values), dataset.description.version
-        )
-        shards.begin()
-        shards.write(0, values)
-    return dataset
-
 
 def trained(folder: Path, emotions: Emotions, **changes: Any) -> tuple[VaTraining, dict[str, float]]:
-    settings = VaSettings(
-        **{"epochs": 40, "batch": 32, "hidden": 32, "dropout": 0.2, "learning_rate": 2e-3, **changes}
-    )
+    settings = VaSettings(**{**SMALL_VA, **changes})
     with begun(folder, settings, emotions, resume=False) as run:
         training = VaTraining(settings, emotions, run, say=lambda text: None)
         training.train()
@@ -125,7 +84,8 @@ def test_fixed_pairs_are_imemnets() -> None:
 
 
 def test_a_planted_rule_is_found_and_beats_both_ablations(tmp_path: Path) -> None:
-    emotions = Emotions.opened(made_emotions(tmp_path / "data"))
+    # With a third of these items the margins are smaller than the draw of the items (benchmarks.training_margins).
+    emotions = Emotions.opened(made_emotions(tmp_path / "data", 400, 100))
     found = {
         name: trained(tmp_path / name, emotions, **changes)[1]
         for name, changes in {
@@ -180,6 +140,41 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path: Path) -> None:
     other = VaSettings(epochs=6, batch=16, hidden=8)
     with pytest.raises(RunError, match=r"other settings \(batch 8 -> 16"), begun(parted, other, emotions, True):
         pass
+
+
+def test_what_is_measured_after_training_is_the_model_that_validation_chose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emotions = Emotions.opened(made_emotions(tmp_path / "data", 40, 10))
+    settings = VaSettings(epochs=6, batch=8, hidden=8, validate_every=7)
+    with begun(tmp_path / "run", settings, emotions, resume=False) as run:
+        training = VaTraining(settings, emotions, run, say=lambda text: None)
+        losses = iter([3.0, 1.0, 2.0, 4.0])
+        with monkeypatch.context() as changed:
+            changed.setattr(training, "measure", lambda part: {"loss": next(losses)})
+            chosen = read_checkpoint(training.train())
+        assert run.best_step() == 14 and training.steps > 14
+        assert all(torch.equal(value, chosen[name]) for name, value in training.model.state_dict().items())
+
+
+def test_errors_are_measured_on_each_item_once_and_on_many_pairs(tmp_path: Path) -> None:
+    emotions = Emotions.opened(made_emotions(tmp_path / "data", 40, 10))
+    with begun(tmp_path / "run", VaSettings(hidden=8), emotions, resume=False) as run:
+        training = VaTraining(VaSettings(hidden=8), emotions, run, say=lambda text: None)
+        found = training.measure(TEST)
+    pictures, clips = emotions.pictures[TEST], emotions.clips[TEST]
+    model = training.model.eval()
+    with torch.no_grad():
+        seen = model.feel("picture", pictures.features["picture"])
+        away = (seen - pictures.points).square().mean(0)
+        # Every picture with every clip: there are fewer than would be drawn.
+        every = torch.cartesian_prod(torch.arange(len(pictures)), torch.arange(len(clips))).T
+        reading = model(
+            pictures.features["picture"][every[0]], *(clips.features[name][every[1]] for name in ("sound", "text"))
+        )
+    right = match_score(pictures.points[every[0]], clips.points[every[1]], training.sigma)
+    assert [found["picture_valence_mse"], found["picture_arousal_mse"]] == pytest.approx(away.tolist(), rel=1e-4)
+    assert found["similarity_mse"] == pytest.approx(float((reading.similarity - right).square().mean()), rel=1e-4)
 
 
 def test_features_are_computed_once_and_one_bad_item_does_not_spoil_its_batch(tmp_path: Path) -> None:
