@@ -213,6 +213,8 @@ def _export(options: Any) -> dict[str, Any]:
     loaded = export.reload(options.server, made.kind) if options.server else []
     if loaded:
         say(f"loaded by the server: {', '.join(loaded)}")
+        if made.kind == "mmva":
+            say("start the workers again before anything is scored: results name the reading they were started with")
     return {
         "kind": made.kind,
         "installed": str(made.installed),

@@ -44,6 +44,9 @@ SERVED: Final = {
 }
 """Kind of weights -> the served models that hold them."""
 
+LEANING: Final = {"aligner": (), "mmva": ("va_picture", "va_sound", "va_text", "match_va", "compose_mmva")}
+"""Kind of weights -> served models that look at their start whether the others are there, and of which training."""
+
 MARKER: Final = "fetched.json"
 ASIDE: Final = "set_aside.json"
 """What the marker of an earlier revision is renamed to: a model then finds exactly one."""
@@ -241,21 +244,34 @@ def served_towers(repository: Path, weights: Path, environment: dict[str, str]) 
 def reload(server: str, kind: str) -> list[str]:
     """Let a running server load the models anew; requests go on being answered by the old ones meanwhile.
 
+    Models that settle at their start on what reads valence and arousal are loaded after the towers, where the server
+    has them. Results name the reading that the workers were started with; the caller says so.
+
     Args:
         server: its HTTP address, such as http://127.0.0.1:8000.
         kind: of the weights.
 
     Returns the models that were loaded. Raises ExportError where the server refuses or is away.
     """
-    for name in SERVED[kind]:
-        request = urllib.request.Request(  # noqa: S310 - the address is the operator's own server
-            f"{server.rstrip('/')}/v2/repository/models/{name}/load", data=b"{}", method="POST"
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=600):  # noqa: S310
-                pass
-        except urllib.error.HTTPError as error:
-            raise ExportError(f"the server would not load {name}: {error.read().decode(errors='replace')}") from None
-        except OSError as error:
-            raise ExportError(f"the server at {server} does not answer: {error}") from None
-    return list(SERVED[kind])
+    names = [*SERVED[kind]]
+    if leaning := LEANING[kind]:
+        known = {str(each.get("name")) for each in json.loads(_asked(server, "index", "tell what it serves"))}
+        names += [name for name in leaning if name in known]
+    for name in names:
+        _asked(server, f"models/{name}/load", f"load {name}")
+    return names
+
+
+def _asked(server: str, path: str, what: str) -> bytes:
+    """Ask the server's repository for something."""
+    request = urllib.request.Request(  # noqa: S310 - the address is the operator's own server
+        f"{server.rstrip('/')}/v2/repository/{path}", data=b"{}", method="POST"
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=600) as answer:  # noqa: S310
+            content: bytes = answer.read()
+            return content
+    except urllib.error.HTTPError as error:
+        raise ExportError(f"the server would not {what}: {error.read().decode(errors='replace')}") from None
+    except OSError as error:
+        raise ExportError(f"the server at {server} does not answer: {error}") from None

@@ -18,7 +18,7 @@ from networks.checkpoints import read_checkpoint
 from networks.mmva import MMVA, Sizes
 from tests.models.tiny_training import one_thread  # noqa: F401
 from training.__main__ import main
-from training.export import ExportError, difference, export_run, reload
+from training.export import SERVED, ExportError, difference, export_run, reload
 from training.runs import save_weights
 from training.settings import RunError
 
@@ -106,12 +106,18 @@ def test_what_is_no_finished_run_is_refused(tmp_path: Path, capsys: pytest.Captu
 
 def test_a_running_server_is_told_to_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked: list[str] = []
+    refusing = "mmva_sound"
 
     class Server(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             asked.append(self.path)
+            if self.path.endswith("/index"):
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b'[{"name": "va_picture", "version": "1"}, {"name": "embed_text"}]')
+                return
             self.rfile.read(int(self.headers["Content-Length"]))
-            refused = "mmva_sound" in self.path
+            refused = refusing in self.path
             self.send_response(400 if refused else 200)
             self.end_headers()
             self.wfile.write(b"no such model" if refused else b"{}")
@@ -130,6 +136,10 @@ def test_a_running_server_is_told_to_load(tmp_path: Path, capsys: pytest.Capture
         assert asked == ["/v2/repository/models/compose_music/load"]
         with pytest.raises(ExportError, match="would not load mmva_sound: no such model"):
             reload(address, "mmva")
+        refusing = "nothing"
+        # The towers, then those that lean on them, as far as they are served.
+        assert reload(address, "mmva") == [*SERVED["mmva"], "va_picture"]
+        assert asked[-2:] == [f"/v2/repository/models/{name}/load" for name in ("mmva_similarity", "va_picture")]
     finally:
         server.shutdown()
         thread.join()
