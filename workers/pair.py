@@ -26,7 +26,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from schemas.failures import Passing
-from schemas.media import Kind, split_item_id
+from schemas.media import split_item_id
 from schemas.records import (
     ExhibitionSettings,
     PairChange,
@@ -36,9 +36,8 @@ from schemas.records import (
     PairingSnapshot,
     now,
 )
-from workers.pairing.by_name import pairs_at_once, rule_named
+from workers.pairing.by_name import rule_named
 from workers.pairing.calm import hanging
-from workers.pairing.optimal import OptimalRule
 from workers.pairing.rules import Member, Rule
 from workers.pairing.similarity import Cosine, as_units
 from workers.pairing.spaces import constants_of, drifted, pairing_space
@@ -51,10 +50,6 @@ SNAPSHOT_EVERY: Final = 200
 LOOK_EVERY: Final = 50
 """Constants are compared with those of today after every change of a 50th of the members: fewer can hardly move a
 mean or a share by 5%."""
-
-AT_ONCE: Final = 120_000_000
-"""Up to this many cross pairs `optimal` is paired anew by the batch solver (about 16 bytes a pair; 30 s of a core for
-10,000 x 10,000); beyond, items are let in one by one. The other rules work in blocks and have no such bound."""
 
 Vector = np.ndarray[Any, np.dtype[Any]]
 Pins = tuple[tuple[str, str], ...]
@@ -204,27 +199,7 @@ class Target:
 
     def fill(self, present: Mapping[str, Ready], pins: Pins) -> None:
         """Let all items in at once, as the rule's definition demands."""
-        if self.rule.name != OptimalRule.name:
-            self.restore(present, [], pins)
-            return
-        sides = {kind: {each.identity: each for each in self._members(present) if each.kind is kind} for kind in Kind}
-        artworks, tracks = ({item: each.vector for item, each in side.items()} for side in sides.values())
-        if len(artworks) * len(tracks) <= AT_ONCE:
-            sequences = {item: each.sequence for item, each in sides[Kind.TRACK].items()}
-            found = pairs_at_once(
-                self.basis.rule,
-                artworks,
-                tracks,
-                self.rule.measure,
-                sequences=sequences,
-                floor=self.basis.floor,
-                pins=pins,
-            )
-            self.restore(present, [(artwork, track, value) for artwork, (track, value) in found.items()], pins)
-            return
-        for item, ready in sorted(present.items(), key=lambda entry: (entry[1].sequence, entry[0])):
-            self.join(item, ready)
-        self.set_pins(pins)
+        self.restore(present, [], pins)
 
     def restore(self, present: Mapping[str, Ready], pairs: Iterable[tuple[str, str, float]], pins: Pins) -> None:
         """Take items and pairs over as they were; computed anew where they are not what the rule demands."""

@@ -32,12 +32,14 @@ def blocks_of(rows: Slots, others: int) -> list[Slots]:
     return [rows[start : start + step] for start in range(0, len(rows), step)]
 
 
-def largest(values: NDArray[np.floating], width: int) -> tuple[Slots, Floats]:
+def largest(values: NDArray[np.floating], width: int, salt: Slots | None = None) -> tuple[Slots, Floats]:
     """About the `width` largest values of each row, at least half of them where there are as many.
 
     Args:
         values: [rows, columns]; -inf where a column is out of question.
         width: most that are kept.
+        salt: a number for each row [rows]: which of equal values are kept then differs from row to row, so that
+            many alike do not all list the same few. None: the first are kept.
 
     Returns:
         Columns [rows, width], -1 where there are fewer, and a bound [rows] that no other value of the row exceeds.
@@ -59,10 +61,20 @@ def largest(values: NDArray[np.floating], width: int) -> tuple[Slots, Floats]:
     peaks = values[:, :whole].reshape(rows, -1, group).max(axis=2)
     wanted = max(1, (3 * width) // 4)
     threshold = np.partition(peaks, peaks.shape[1] - wanted, axis=1)[:, peaks.shape[1] - wanted]
-    found = values >= np.maximum(threshold, np.finfo(values.dtype).min)[:, None]
-    row, column = np.nonzero(found)
-    value = values[row, column]
-    order = np.lexsort((-value, row))
+    least = np.maximum(threshold, np.finfo(values.dtype).min)
+    # Only groups whose largest is large enough are looked into, and what lies beyond the last whole group.
+    row, which = np.nonzero(peaks >= least[:, None])
+    inside = values[:, :whole].reshape(rows, -1, group)[row, which]
+    near, place = np.nonzero(inside >= least[row][:, None])
+    end, beyond = np.nonzero(values[:, whole:] >= least[:, None])
+    column = np.concatenate([which[near] * group + place, beyond + whole])
+    value = np.concatenate([inside[near, place], values[end, beyond + whole]])
+    row = np.concatenate([row[near], end])
+    if salt is None:
+        order = np.lexsort((-value, row))
+    else:  # two odd factors spread products evenly over 32 bits (Knuth, volume 3, section 6.4)
+        mixed = (column + 1) * 2654435761 + (salt[row] + 1) * 2246822519
+        order = np.lexsort(((mixed ^ (mixed >> 15)) * 2654435761 % (1 << 32), -value, row))
     row, column, value = row[order], column[order], value[order]
     place = np.arange(len(row)) - np.searchsorted(row, np.arange(rows))[row]
     kept, over = place < width, place == width
@@ -128,7 +140,7 @@ class Candidates:
             lowest: units below which a pair is forbidden.
             exact: exact units of items [n] with others [n].
         """
-        chosen, bound = largest(values, self.width)
+        chosen, bound = largest(values, self.width, rows)
         row, place = np.nonzero(chosen >= 0)
         units = np.zeros(chosen.shape)
         units[row, place] = exact(rows[row], chosen[row, place])

@@ -20,8 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from schemas.media import Kind
 from workers.pairing.candidates import Candidates, Slots, blocks_of
-from workers.pairing.rules import CLOSED, Pairs, Rule, Side, matrix_of, pinned_first
+from workers.pairing.rules import CLOSED, FREE, Member, Pairs, Rule, Side, matrix_of, pinned_first
 from workers.pairing.similarity import Floats, Measure, Rough, Units, as_similarity, as_units
+from workers.pairing.start import Half, start_together
 
 _FORBIDDEN: Final = -(1 << 50)
 """Gain of a pair that may not be made: no price makes it worth while."""
@@ -33,6 +34,8 @@ _NEARBY: Final = 200
 """Items that are looked at one by one before the search turns to all lists at once."""
 _NEARBY_EQUAL: Final = 8
 """The same where hardly anybody is free, so that the end is far away."""
+_MENDED: Final = 1000
+"""Where all come in at once, one in so many items may be left to be mended one by one."""
 _PARTS: Final = 8
 """Groups of items, by how little their bounds prove, that are looked at together."""
 
@@ -107,6 +110,44 @@ class OptimalRule(Rule):
         if target >= 0:
             other = self._other(side)
             self._settle(other, target, f"formed after {other.names[target]} came free")
+
+    def _fill(self, members: Iterable[Member]) -> None:
+        """All at once (see `workers.pairing.start`); the last few are mended as if they had just arrived."""
+        self._add_all(list(members))
+        left, right = self._sides[Kind.ARTWORK], self._sides[Kind.TRACK]
+        for artwork, track in self.pins():
+            if artwork in left.slot_of and track in right.slot_of:
+                self._fix(artwork, track)
+        halves = [Half(side.vectors, side.held != CLOSED, self._lists(side)) for side in (left, right)]
+        enough = min(left.used, right.used) // _MENDED
+        found = start_together(
+            halves[0], halves[1], self.measure, rest=self._rest, lowest=self._floor_units, enough=enough
+        )
+        left.price[:], right.price[:] = found.prices
+        slots = np.flatnonzero(found.partner >= 0)
+        targets = found.partner[slots]
+        left.partner[slots], right.partner[targets] = targets, slots
+        left.held[slots] = right.held[targets] = self._exact(left, slots, targets)
+        lost = self._demanding(left, right, found.wanting)
+        for side, free in ((left, found.wanting), (right, lost)):
+            for slot in free.tolist():
+                if side.partner[slot] < 0:
+                    self._settle(side, slot, "formed at the start")
+        self._steps = {}
+
+    def _demanding(self, left: Side, right: Side, wanting: Slots) -> Slots:
+        """Raise the prices of items that gain more elsewhere and part them: only these are wrong now.
+
+        Returns:
+            Slots of the right side whose partner left.
+        """
+        lost = left.partner[wanting]
+        lost = lost[lost >= 0]
+        for slot in wanting.tolist():
+            left.price[slot] = max(0, int((self._gains(left, slot) - right.price).max()))
+        left.partner[wanting], right.partner[lost] = -1, -1
+        left.held[wanting], right.held[lost] = FREE, FREE
+        return lost
 
     def _lists(self, side: Side) -> Candidates:
         lists = self._near[side.kind]

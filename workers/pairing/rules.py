@@ -413,6 +413,7 @@ class Rule(ABC):
         if pinned is None or pinned not in other.slot_of:
             self._enter(side, slot, why)
             return
+        side.held[slot] = CLOSED  # the rule has no say about it, not even while its partner comes free
         self._exit(other, other.slot_of[pinned], f"{pinned} was pinned to {identity}")
         self._fix(*((identity, pinned) if side.kind is Kind.ARTWORK else (pinned, identity)))
 

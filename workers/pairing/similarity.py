@@ -226,26 +226,39 @@ class Rough:
     Args:
         measure: of the space.
         others: prepared vectors [n, dimension].
+        prices: of the others [n], in units, which are taken off; None: nothing is.
     """
 
-    def __init__(self, measure: Measure, others: Floats) -> None:
+    def __init__(self, measure: Measure, others: Floats, prices: Units | None = None) -> None:
         self._measure = measure
         self._others = others
-        self._single = np.ascontiguousarray((others * UNITS).astype(np.float32).T) if _is_cosine(measure) else None
+        self._prices = prices
+        self._single: NDArray[np.float32] | None = None
+        self.offset = 0
+        """What `rows` has too much, for all pairs alike: small numbers are more precise."""
+        self.error = 0.0
+        """How far `rows` may be off."""
+        if not isinstance(measure, Cosine):
+            return
+        terms, size = others * UNITS, float(UNITS)
+        if prices is not None and len(prices):
+            self.offset = (int(prices.max()) + int(prices.min())) // 2
+            terms = np.hstack([terms, (self.offset - prices)[:, None]])
+            size += float(np.abs(prices - self.offset).max())
+        self._single = np.ascontiguousarray(terms.astype(np.float32).T)
         # A sum of d products of rounded numbers of unit vectors is off by at most (d + 2) * 2**-24 of their length
         # in any order (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); the rest is rounding.
-        self.error = 0.0 if self._single is None else (others.shape[1] + 4) * 2.0**-24 * UNITS + 4
+        self.error = (terms.shape[1] + 4) * 2.0**-24 * size + 4
 
     def rows(self, vectors: Floats) -> NDArray[np.floating]:
-        """Units [rows, n] of prepared vectors [rows, dimension], off by at most `error`; not rounded."""
+        """Units (less prices, plus `offset`) [rows, n] of prepared vectors [rows, dimension]; not rounded."""
         if self._single is None:
-            return self._measure.matrix(vectors, self._others).astype(np.float64)
+            units = self._measure.matrix(vectors, self._others)
+            return (units if self._prices is None else units - self._prices).astype(np.float64)
+        if self._single.shape[0] > vectors.shape[1]:
+            vectors = np.hstack([vectors, np.ones((len(vectors), 1))])
         products: NDArray[np.float32] = vectors.astype(np.float32) @ self._single
         return products
-
-
-def _is_cosine(measure: Measure) -> bool:
-    return isinstance(measure, Cosine)
 
 
 def mean_distance(left: ArrayLike, right: ArrayLike, *, sample: int = 1_000_000, seed: int = 0) -> float:
