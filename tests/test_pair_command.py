@@ -346,7 +346,7 @@ def test_the_same_files_give_the_same_bytes_whatever_the_order_of_rows(tmp_path:
     assert written[0] == written[1]
 
 
-def test_many_items_are_let_in_one_by_one_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_items_are_paired_in_blocks_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     from promenade.pairing import truth
 
     generator = np.random.default_rng(6)
@@ -356,7 +356,7 @@ def test_many_items_are_let_in_one_by_one_with_the_same_result(monkeypatch: pyte
     order = {name: 30 - place for place, name in enumerate(right)}
     rules = ("greedy", "stable", "optimal")
     at_once = {rule: truth.pair_all(left, right, Cosine(), rule, sequences=order) for rule in rules}
-    monkeypatch.setattr(truth, "_DENSE", dict.fromkeys(rules, 0))
+    monkeypatch.setattr(truth, "_DENSE", 0)
     for rule in rules:
         assert truth.pair_all(left, right, Cosine(), rule, sequences=order) == at_once[rule]
     assert at_once["stable"] == batch_stable(left, right, Cosine())

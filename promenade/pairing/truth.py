@@ -25,15 +25,15 @@ from workers.pairing.by_name import rule_named
 from workers.pairing.evaluation import Baseline, Evaluation, Judge, Vectors, evaluate, uniform_baseline
 from workers.pairing.greedy import batch_greedy
 from workers.pairing.optimal import batch_optimal
-from workers.pairing.rules import Pairs, batch_stable
+from workers.pairing.rules import Member, Pairs, batch_stable
 from workers.pairing.similarity import UNITS, Measure, measure_for
 from workers.pairing.spaces import PairingSpace, constants_of, item_vectors, pairing_space
 
 Floats = NDArray[np.float64]
 
-_DENSE: Final = {"greedy": 4_000_000, "stable": 4_000_000, "optimal": 120_000_000}
-"""Up to this many cross pairs a rule's definition is computed at once (about 150 bytes a pair for greedy and
-stable, 25 for optimal); above it items are let in one by one, which gives the same and needs little memory."""
+_DENSE: Final = 4_000_000
+"""Up to this many cross pairs a rule's definition is computed word by word (about 150 bytes a pair for greedy and
+stable, 25 for optimal); above it the rule starts in blocks, which gives the same and needs little memory."""
 _REPEATED: Final = ((2_000_000, 10), (30_000_000, 3))
 """(up to so many cross pairs, a rule is run again so often for a baseline): beyond, `optimal` takes many minutes.
 The other rules take seconds for 100 million cross pairs."""
@@ -108,20 +108,19 @@ def pair_all(
         rule_class = rule_named(rule)
     except ValueError as error:
         raise Refused(f"{error}.") from None
-    if len(artworks) * len(tracks) <= _DENSE[rule]:
+    if len(artworks) * len(tracks) <= _DENSE:
         if rule == "greedy":
             return batch_greedy(artworks, tracks, measure, sequences=sequences, floor=floor)
         return (batch_stable if rule == "stable" else batch_optimal)(artworks, tracks, measure, floor=floor)
-    engine = rule_class(measure, floor=floor)
     order = sequences or {}
+    members: list[Member] = []
     names: dict[str, str] = {}
     for kind, side in ((Kind.ARTWORK, artworks), (Kind.TRACK, tracks)):
         # The engine takes ids of items only; these keep the order of the names, by which ties are broken.
         identities = {name: item_id(kind, f"{place:064x}") for place, name in enumerate(sorted(side))}
         names |= {identity: name for name, identity in identities.items()}
-        # Letting tracks in as they arrived displaces nobody.
-        for name in sorted(side, key=lambda each: (order.get(each, 0), each)):
-            engine.join(kind, identities[name], side[name], order.get(name, 0))
+        members += [Member(kind, identities[name], side[name], order.get(name, 0)) for name in sorted(side)]
+    engine = rule_class.restore(measure, members, [], floor=floor).rule
     return {names[artwork]: (names[track], similarity) for artwork, (track, similarity) in engine.pairs().items()}
 
 
