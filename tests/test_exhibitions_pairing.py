@@ -341,6 +341,29 @@ async def test_another_space_and_rule_come_into_force_in_one_revision_of_target_
     assert_exact(log.replayed(), members.present)
 
 
+@pytest.mark.parametrize("name", ["stable", "greedy"])
+async def test_the_few_pairs_above_a_selective_floor_are_found_among_many_items(name: str) -> None:
+    """Over 2,001 x 2,000 pairs, where nearly everybody is free both before and after the floor changes."""
+    generator = np.random.default_rng(1)
+    present: dict[str, Ready] = {}
+    for kind, count in ((Kind.ARTWORK, 2001), (Kind.TRACK, 2000)):
+        for number, vector in enumerate(generator.normal(size=(count, 32))):
+            present[f"{kind.value}-{number:064x}"] = Ready("000000.000001", number, {"rgb": vector})
+    planted = {(f"artwork-{number:064x}", f"track-{number:064x}") for number in (500, 1000, 1900)}
+    for artwork, track in planted:
+        present[track] = Ready("000000.000001", 0, {"rgb": present[artwork].vectors["rgb"] * 2})
+    log, members = MemoryLog(), MemoryMembers()
+    members.present = present
+    chosen = ExhibitionSettings(name="spring", space="rgb", rule=name, floor=0.9)
+    joined = tuple(f"{item}@{ready.version}" for item, ready in present.items())
+    log.revisions[1] = PairingRevision(exhibition="spring", number=1, owner="before", joined=joined, made=now())
+    agent = ExhibitionPairing(chosen, log, members)
+    await agent.take_over()
+    set_on(agent, floor=0.91)
+    await pair_anew(agent)
+    assert agent.state.pairs.keys() == planted
+
+
 async def test_commands_go_on_while_an_exhibition_is_paired_anew_and_the_switch_catches_up() -> None:
     present = some(10)
     late, gone, changed, *_ = present

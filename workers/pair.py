@@ -199,7 +199,8 @@ class Target:
 
     def fill(self, present: Mapping[str, Ready], pins: Pins) -> None:
         """Let all items in at once, as the rule's definition demands."""
-        self.restore(present, [], pins)
+        members = self._members(present)
+        self.rule = type(self.rule).filled(self.rule.measure, members, floor=self.basis.floor, pins=pins)
 
     def restore(self, present: Mapping[str, Ready], pairs: Iterable[tuple[str, str, float]], pins: Pins) -> None:
         """Take items and pairs over as they were; computed anew where they are not what the rule demands."""

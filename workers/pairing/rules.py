@@ -327,10 +327,32 @@ class Rule(ABC):
         rule._add_all(known)
         agreed = rule._take_over(given) and rule._holds()
         if not agreed:
-            rule = cls(measure, floor=floor)
-            rule._set_pins(pinned)
-            rule._fill(known)
+            rule = cls.filled(measure, known, floor=floor, pins=pinned)
         return Restored(rule, agreed, rule.changes_since(given, "computed anew at the start"))
+
+    @classmethod
+    def filled(
+        cls,
+        measure: Measure,
+        members: Iterable[Member],
+        *,
+        floor: float | None = None,
+        pins: Iterable[tuple[str, str]] = (),
+    ) -> Self:
+        """A rule that all members joined at once: what the definition demands of them.
+
+        Args:
+            measure: of the space.
+            members: each id once; of one dimension.
+            floor, pins: see `Rule` and `pin`.
+
+        Raises:
+            ValueError: a member's vector cannot be paired (see `join`).
+        """
+        rule = cls(measure, floor=floor)
+        rule._set_pins(pins)
+        rule._fill(members)
+        return rule
 
     def changes_since(self, pairs: Iterable[tuple[str, str, float]], why: str) -> list[PairChange]:
         """What leads from the given pairs (artwork, track, similarity) to the present ones."""
