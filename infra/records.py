@@ -23,6 +23,7 @@ wrote, and can never hurt what a later, deliberate ingest writes.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -50,6 +51,8 @@ from schemas.records import (
     merged_catalogue,
     now,
 )
+
+log = logging.getLogger(__name__)
 
 STATE_SECONDS: Final = 10.0
 """How long a listing of an item is believed on its announcement's way through this process."""
@@ -615,11 +618,20 @@ class Records:
     # -- exhibitions ---------------------------------------------------------------------------------------
 
     async def exhibitions(self) -> list[ExhibitionSettings]:
-        """All exhibitions by name; the default one (every collection) exists when nobody made any."""
-        names = await self._exhibition_names()
-        found = [each for each in await asyncio.gather(*map(self.exhibition, names)) if each is not None]
-        if not any(each.name == DEFAULT_EXHIBITION for each in found):
-            found.append(ExhibitionSettings(name=DEFAULT_EXHIBITION))
+        """All exhibitions by name; the default one (every collection) exists when nobody made any.
+
+        One whose settings cannot be read is left out, and said: the others go on.
+        """
+        names = {*await self._exhibition_names(), DEFAULT_EXHIBITION}
+        read = await asyncio.gather(*map(self.exhibition, names), return_exceptions=True)
+        found: list[ExhibitionSettings] = []
+        for name, each in zip(names, read, strict=True):
+            if isinstance(each, Lasting):
+                log.warning("the exhibition %s is left out: %s It can be deleted.", name, each.reason)
+            elif isinstance(each, BaseException):
+                raise each
+            elif each is not None:
+                found.append(each)
         return sorted(found, key=lambda each: each.name)
 
     async def _exhibition_names(self) -> list[str]:
@@ -641,6 +653,10 @@ class Records:
                 continue
         return ExhibitionSettings(name=name) if name == DEFAULT_EXHIBITION else None
 
+    async def _is_exhibition(self, name: str) -> bool:
+        """True where there are settings, readable or not."""
+        return name == DEFAULT_EXHIBITION or bool(await self.objects.list(f"{EXHIBITIONS}{name}/settings"))
+
     async def put_exhibition(self, settings: ExhibitionSettings) -> bool:
         """Write settings under their number; False when somebody else wrote that number first."""
         key = f"{EXHIBITIONS}{settings.name}/settings/{settings.number:06d}.json"
@@ -658,7 +674,7 @@ class Records:
         prefix = f"{EXHIBITIONS}{name}/"
         keys = [info.key for info in await self.objects.list(prefix)]
         gone = [key for key in keys if not key.startswith(f"{prefix}settings")]
-        if not gone or await self.exhibition(name) is not None:
+        if not gone or await self._is_exhibition(name):
             return 0
         await self.objects.delete(gone)
         return len(gone)
@@ -669,7 +685,7 @@ class Records:
             name
             for name in await self._exhibition_names()
             # A store may show a folder for a while after the last object in it went.
-            if await self.exhibition(name) is None and await self.objects.list(f"{EXHIBITIONS}{name}/")
+            if not await self._is_exhibition(name) and await self.objects.list(f"{EXHIBITIONS}{name}/")
         ]
 
     async def pairing_log(self, exhibition: str, after: int) -> list[PairingRevision]:

@@ -976,7 +976,9 @@ def _pin(name: str, artwork: str, track: str, data: Path, wait: bool, as_json: b
     async def work() -> ExhibitionView:
         async with changing(data) as (_, records, producer):
             pair = await whole_id(records, artwork), await whole_id(records, track)
-            await exhibitions.change(records, publisher(producer), name, how(*pair))
+            settings = await exhibitions.change(records, publisher(producer), name, how(*pair))
+            for item in await exhibitions.waited_for(records, settings, pair):
+                say(f"{item} does not hang in exhibition {name}: its pin waits until it does")
             return await _view_of(records, name, wait)
 
     _tell_of(carry_out(work()), as_json)

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from schemas.media import CollectionName, ComposerName, ItemId, Kind, MediaFacts, PieceId
 
-STORED = ConfigDict(frozen=True, extra="forbid")
+# JSON has no word for infinity: it would be written as null, which no reader takes for a number.
+STORED = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Stage(StrEnum):

@@ -7,6 +7,7 @@ compares the settings with what the pairing's log says. Who may do this, and how
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -14,7 +15,7 @@ from typing import Any
 
 from infra.records import DEFAULT_EXHIBITION, ItemState, Records, version_text
 from schemas.events import Event, ItemEvent, PairingCommand, new_trace
-from schemas.failures import Refused
+from schemas.failures import Lasting, Refused
 from schemas.media import Kind, split_item_id
 from schemas.profile import Profile
 from schemas.records import EVERY_COMPOSER, ExhibitionSettings, Revision, Stage, now
@@ -109,6 +110,8 @@ def check(settings: ExhibitionSettings, profile: Profile) -> None:
     Raises:
         Refused: in plain words, what cannot be.
     """
+    if settings.floor is not None and not -1 <= settings.floor <= 1:
+        raise Refused(f"the floor {settings.floor:g} is no similarity: those lie between -1 and 1.")
     try:
         check_settings(settings)
         space = pairing_space(settings.space, settings.mix)
@@ -183,6 +186,18 @@ async def change(
     return wanted
 
 
+async def waited_for(records: Records, settings: ExhibitionSettings, pair: tuple[str, str]) -> list[str]:
+    """Which items of a pinned pair are not in the exhibition, or not understood yet."""
+    if pair not in settings.pins:
+        return []
+    states = [await records.state(item) for item in pair]
+    return [
+        state.item
+        for state in states
+        if not state.alive or state.done(Stage.INDEX) is None or not wants(settings, state.memberships)
+    ]
+
+
 async def settings_of(records: Records, name: str) -> ExhibitionSettings:
     """The settings of an exhibition.
 
@@ -204,7 +219,9 @@ async def delete(records: Records, publish: Publish, name: str) -> None:
     """
     if name == DEFAULT_EXHIBITION:
         raise Refused(f"the exhibition {DEFAULT_EXHIBITION!r} is always there; it can be changed but not deleted.")
-    await settings_of(records, name)
+    # Settings that cannot be read can still be deleted.
+    with contextlib.suppress(Lasting):
+        await settings_of(records, name)
     await records.delete_exhibition(name)
     await publish([command(name, "deleted")])
 

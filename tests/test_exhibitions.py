@@ -133,7 +133,8 @@ def test_settings_that_the_profile_cannot_serve_are_refused_before_anything_is_w
         {"space": "imagebind-1"},
         {"space": "picture-tags-1"},
         {"rule": "random"},
-        {"floor": float("nan")},
+        {"floor": 1.5},
+        {"floor": -1e300},
         {"pins": ((ARTWORKS[0], TRACKS[0]), (ARTWORKS[0], TRACKS[1]))},
     ):
         with pytest.raises(Refused):
@@ -332,6 +333,14 @@ def test_an_item_is_pinned_to_one_other_only() -> None:
 
 
 def test_values_that_do_not_fit_are_refused_with_their_name() -> None:
-    for values, name in (({"hour": 24}, "hour"), ({"threshold": -1.0}, "threshold"), ({"hour": 3.5}, "hour")):
+    infinity = float("inf")
+    for values, name in (
+        ({"hour": 24}, "hour"),
+        ({"threshold": -1.0}, "threshold"),
+        ({"hour": 3.5}, "hour"),
+        ({"threshold": infinity}, "threshold"),
+        ({"floor": float("nan")}, "floor"),
+        ({"mix": (("rgb", infinity),)}, "mix"),
+    ):
         with pytest.raises(Refused, match=name):
             updated(ExhibitionSettings(name="spring"), values)

@@ -72,7 +72,9 @@ async def typed(world: World, object_store: Reached, monkeypatch: pytest.MonkeyP
     return Typed(world, object_store, monkeypatch)
 
 
-async def test_an_exhibition_is_made_shown_changed_pinned_and_deleted(typed: Typed) -> None:
+async def test_an_exhibition_is_made_shown_changed_pinned_and_deleted(
+    typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     records = typed.world.records
     await typed("exhibition", "create", "best", "--collections", "spring", "--mix", "rgb15=0.5,va=0.5",
                 "--rule", "optimal", "--floor", "0.1", "--no-wait")  # fmt: skip
@@ -103,6 +105,13 @@ async def test_an_exhibition_is_made_shown_changed_pinned_and_deleted(typed: Typ
     assert "pairs of the target of exhibition 'best' (space va (sigma " in " ".join(text.split())
     assert "pinned: artwork-" in await typed("exhibition", "show", "best")
     await typed("exhibition", "unpin", "best", artwork, track, "--no-wait")
+    # Nobody hears from it before it is there, and says so.
+    elsewhere = await put_item(records, "elsewhere", Kind.TRACK, collections=("autumn",))
+    said: list[str] = []
+    monkeypatch.setattr(cli, "say", said.append)
+    await typed("exhibition", "pin", "best", artwork, elsewhere, "--no-wait")
+    assert [each.split(":")[0] for each in said] == [f"{elsewhere} does not hang in exhibition best"]
+    await typed("exhibition", "unpin", "best", artwork, elsewhere, "--no-wait")
     await typed("exhibition", "delete", "best")
     assert await records.objects.list("exhibitions/best/") == []
 

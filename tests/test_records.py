@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -38,7 +39,8 @@ from schemas.records import (
     Tombstone,
     now,
 )
-from tests.stack_fixtures import Reached, everything_of, made_item, put_item
+from streams.exhibitions import delete, settings_of
+from tests.stack_fixtures import Published, Reached, everything_of, made_item, put_item
 
 VERSIONS = st.tuples(st.integers(0, 999_999), st.integers(1, 999_999))
 
@@ -196,6 +198,22 @@ async def test_the_default_exhibition_is_there_before_anybody_made_one(records: 
     wall = ExhibitionSettings(name="a-wall", collections=("spring",))
     await records.objects.put("exhibitions/a-wall/settings.json", wall.model_dump_json().encode())
     assert await records.exhibitions() == [wall, ExhibitionSettings(name="default")]
+
+
+@pytest.mark.stack
+async def test_an_exhibition_that_cannot_be_read_harms_no_other_and_can_be_deleted(
+    records: Records, published: Published, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = json.loads(ExhibitionSettings(name="broken").model_dump_json()) | {"threshold": None}
+    await records.objects.put("exhibitions/broken/settings/000001.json", json.dumps(broken).encode())
+    assert [each.name for each in await records.exhibitions()] == ["default"]
+    assert "broken" in caplog.text
+    # It is not taken for one that was deleted.
+    assert await records.deleted_exhibitions() == []
+    with pytest.raises(Lasting, match="threshold"):
+        await settings_of(records, "broken")
+    await delete(records, published, "broken")
+    assert await records.objects.list("exhibitions/broken/") == []
 
 
 @pytest.mark.stack
