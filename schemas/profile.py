@@ -23,6 +23,11 @@ class ModelEntry(BaseModel):
     reads: tuple[Literal["media", "text", "measurements", "catalogue", "prompt"], ...] = Field(
         description="inputs that this profile's model looks at; the others are sent empty"
     )
+    declares: bool = Field(
+        default=False,
+        description="of a composer: asked, it says its version itself, because settings and weights of the model "
+        "server are part of it; `version` stands in while the server is away",
+    )
     patience: float = Field(
         default=120.0,
         gt=0,

@@ -106,12 +106,14 @@ def running(
     *,
     environment: Path = ENVIRONMENT,
     variables: Mapping[str, str] | None = None,
+    seconds: float = 150,
 ) -> Iterator[Served]:
     """A server of a model repository, its state in `folder`; stopped at the end.
 
     Args:
         environment: the serving environment.
         variables: added to the server's own.
+        seconds: that it may take to start.
 
     Raises:
         ServingError: the environment holds no server.
@@ -128,7 +130,7 @@ def running(
             start.arguments, env={**start.environment, **(variables or {})}, stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        until = time.monotonic() + 150
+        until = time.monotonic() + seconds
         while not triton.ready(ports):
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"the model server did not start:\n{log.read_text()[-4000:]}")

@@ -62,6 +62,8 @@ STALL_SECONDS: Final = 20.0
 BACKGROUND_STALL_SECONDS: Final = 1800.0
 """Background pieces wait for live ones, of which several may follow each other."""
 
+_DECLARED_SECONDS: Final = 5.0
+"""How long a composer's word about its version holds."""
 _CHECK_SECONDS: Final = 2.0
 """How often a running composition asks whether its picture was taken down: rare enough to cost nothing."""
 _PATIENCE_SECONDS: Final = 60.0
@@ -145,6 +147,8 @@ class Question:
     model: str
     """The composer's."""
     piece: str
+    version: str = ""
+    """The composer's, as it was asked; empty: the profile's."""
 
     @property
     def artwork(self) -> str:
@@ -228,6 +232,8 @@ class Studio:
         self._models = Models(tools.inference, tools.profile)
         self._folder = folder
         self._backdrops: dict[str, _Backdrop] = {}
+        self._declared: dict[str, tuple[float, str]] = {}
+        """Model -> when it declared its version, and which."""
 
     @property
     def composers(self) -> dict[str, str]:
@@ -262,6 +268,24 @@ class Studio:
         if settings.composer == EVERY_COMPOSER:
             return list(self.composers)
         return [self.composer(settings.composer)]
+
+    async def version(self, composer: str) -> str:
+        """What a composer composes as: the version that it declares, where its profile says that it does.
+
+        While the model server is away, what it declared last; then what the profile says.
+        """
+        profile = self._tools.profile
+        model = profile.composers[composer]
+        entry = profile.models[model]
+        if not entry.declares:
+            return entry.version
+        held = self._declared.get(model)
+        if held is None or time.monotonic() - held[0] > _DECLARED_SECONDS:
+            try:
+                held = self._declared[model] = time.monotonic(), await self._models.declared(model)
+            except (Passing, Lasting) as trouble:
+                log.info("compose: %s does not declare its version: %s", model, trouble)
+        return entry.version if held is None else held[1]
 
     # -- asking --------------------------------------------------------------------------------------------
 
@@ -299,6 +323,7 @@ class Studio:
         said, scored = results[Stage.CAPTION].body, results[Stage.SCORE].body
         assert isinstance(said, CaptionBody) and isinstance(scored, ScoreBody)
         wanted = checked_wishes(wishes or {})
+        version = await self.version(who)
         asked = {
             "artwork": artwork,
             "version": [revision.generation, revision.revision],
@@ -307,7 +332,7 @@ class Studio:
             "seed": seed,
             "wishes": wanted,
             # The first composer's pieces were named before there were others, and keep their names.
-            "composer": [self._tools.profile.name, self.composers[who], *([] if who == EDGE_COMPOSER else [who])],
+            "composer": [self._tools.profile.name, version, *([] if who == EDGE_COMPOSER else [who])],
         }
         return Question(
             revision=revision,
@@ -320,6 +345,7 @@ class Studio:
             seed=seed,
             wishes=wanted,
             piece=digest[:8] + inputs_digest(asked)[:12],
+            version=version,
         )
 
     async def place_of(self, artwork: str, exhibition: str | None = None) -> Place:
@@ -392,6 +418,15 @@ class Studio:
             await chunks.aclose()
         if first is None or report is None:
             raise Lasting("the composer answered without any sound.", "See the model server's log.")
+        said = str(report.get("version", ""))
+        if self._tools.profile.models[question.model].declares and said != question.version:
+            # It would be kept under the name of another piece; who asks anew asks for this one.
+            self._declared.pop(question.model, None)
+            raise Lasting(
+                f"the composer was asked as version {question.version} and composed as {said}: the settings of the "
+                "model server changed.",
+                "Ask again.",
+            )
         spool.finish()
         return Made(report, first, time.monotonic() - begun)
 
@@ -473,7 +508,7 @@ class Studio:
                 "compose_seconds": round(made.compose_seconds, 4),
                 "real_time_factor": round(made.compose_seconds / max(spool.seconds, 1e-3), 5),
                 "provenance": Provenance(
-                    models={question.model: profile.version(question.model), **listeners},
+                    models={question.model: question.version or profile.version(question.model), **listeners},
                     profile=profile.name,
                     made=now(),
                     seconds=round(made.compose_seconds + time.monotonic() - started, 4),

@@ -28,6 +28,9 @@ LOOK_SECONDS: Final = 0.8
 """Silence of the composer after which it is looked whether it lives. A supervisor needs about two seconds to bring a
 dead process back; who looks later would find a living one, which knows nothing of the piece, and wait for ever."""
 
+DECLARE: Final = {"declare": "version"}
+"""The wishes of a question to a composer about its version alone (edge_models.music.serving)."""
+
 PROBE_SECONDS: Final = 5.0
 """How long a living composer takes at most to refuse a question, on a busy machine."""
 
@@ -333,6 +336,22 @@ class Models:
                 await asyncio.gather(following, return_exceptions=True)
             await answers.aclose()
 
+    async def declared(self, model: str) -> str:
+        """The version that a composer says it composes as, settings and weights of its server included.
+
+        Raises:
+            Passing: the model is away.
+            Lasting: it does not say.
+        """
+        asked = {**_nothing_to_compose(), "WISHES": _bytes([json.dumps(DECLARE)])[:, 0]}
+        async for answer in self._inference.stream(model, asked, ("REPORT",), stall_seconds=PROBE_SECONDS):
+            text = answer["REPORT"].reshape(-1)[0] if "REPORT" in answer and answer["REPORT"].size else b""
+            if text:
+                report = _json(text, model)
+                if isinstance(report, dict) and report.get("version"):
+                    return str(report["version"])
+        raise Lasting(f"the model {model} did not say its version.", "See the model server's log.")
+
     async def answers(self, name: str) -> None:
         """Return when the model of a capability answers, be it with a refusal.
 
@@ -360,19 +379,7 @@ class Models:
                     await self.score_emotion(kind, ["a"] * len(parts_of(kind)), [()] * 5, [{}] * 5)
                 case "compose":
                     # No music is so short: it refuses at once.
-                    empty = np.zeros((5, 3), np.float32)
-                    words = _bytes([""] * 5)[:, 0]
-                    asked: dict[str, Array] = {
-                        "RGB": empty,
-                        "VA": empty[:, :2],
-                        "MEASUREMENTS": _bytes(["{}"] * 5)[:, 0],
-                        "TEXTS": words,
-                        "VECTOR": np.zeros(1, np.float32),
-                        "SECONDS": np.zeros(1, np.float32),
-                        "SEED": np.zeros(1, np.int64),
-                        "WISHES": _bytes(["{}"])[:, 0],
-                        "LIVE": np.array([False]),
-                    }
+                    asked = _nothing_to_compose()
                     refusal = self._inference.stream(name, asked, ("REPORT",), stall_seconds=PROBE_SECONDS)
                     async for _ in refusal:
                         pass
@@ -415,6 +422,22 @@ class Models:
         answers = await asyncio.gather(*map(call, chosen_groups))
         order = np.argsort(np.concatenate([np.asarray(chosen) for chosen in chosen_groups]))
         return {name: np.concatenate([answer[name] for answer in answers])[order] for name in outputs}
+
+
+def _nothing_to_compose() -> dict[str, Array]:
+    """A composer's tensors for a piece without length."""
+    empty = np.zeros((5, 3), np.float32)
+    return {
+        "RGB": empty,
+        "VA": empty[:, :2],
+        "MEASUREMENTS": _bytes(["{}"] * 5)[:, 0],
+        "TEXTS": _bytes([""] * 5)[:, 0],
+        "VECTOR": np.zeros(1, np.float32),
+        "SECONDS": np.zeros(1, np.float32),
+        "SEED": np.zeros(1, np.int64),
+        "WISHES": _bytes(["{}"])[:, 0],
+        "LIVE": np.array([False]),
+    }
 
 
 def pack(vector: Array) -> str:

@@ -13,6 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from full_models import export
+from full_models.export import Made
+from full_models.onnx_networks import NETWORKS
 from full_models.reading import TOWERS
 
 from infra.serving import triton
@@ -21,6 +24,20 @@ from tests.serving_fixtures import Served, running
 ROOT = Path(__file__).resolve().parents[2]
 FULL = ROOT / "model_repository" / "full"
 TRAINED = ROOT / "model_repository" / "full_trained"
+EDGE = ROOT / "model_repository" / "edge"
+PYTHON_MODELS = (
+    "embed_picture",
+    "embed_sound",
+    "embed_text",
+    "va_picture",
+    "va_sound",
+    "va_text",
+    "match_va",
+    "score_caption",
+    "measure_picture",
+    "measure_sound",
+)
+FROM_EDGE = ("efficientnet_lite0", "musicnn_mtt", "musicnn_msd", "minilm")
 ENVIRONMENT = Path(sys.prefix)
 
 
@@ -43,12 +60,26 @@ def config_folder(model: str) -> Path:
     return TRAINED / model if model in TOWERS else FULL / model
 
 
+def exported(target: Path, environment: Mapping[str, str]) -> tuple[Path, list[Made]]:
+    """A repository with every network exported from the weights that the environment names."""
+    if not (EDGE.parent / "edge.built.json").exists():
+        pytest.skip("the edge models are not built (make setup)")
+    folder = copied(target, [*NETWORKS, *PYTHON_MODELS, *FROM_EDGE])
+    export.take_edge_files(folder, EDGE)
+    export.write_clip_tokenizer(folder, environment)
+    made = [export.export(folder, model, environment) for model in NETWORKS]
+    assert export.note_towers(folder), "all towers are made, of one training"
+    return folder, made
+
+
 @contextlib.contextmanager
-def serve(repository: Path, folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Served]:
+def serve(
+    repository: Path, folder: Path, environment: Mapping[str, str] | None = None, seconds: float = 150
+) -> Iterator[Served]:
     """A server of a repository, its state in `folder`; stopped at the end."""
     try:
         triton.prepare(ENVIRONMENT, folder / "serving")
     except triton.ServingError as error:
         pytest.skip(str(error))
-    with running(repository, folder, environment=ENVIRONMENT, variables=environment) as server:
+    with running(repository, folder, environment=ENVIRONMENT, variables=environment, seconds=seconds) as server:
         yield server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AudioLDM2Pipeline
+from edge_models.music.serving import DECLARE, declaration_asked
 from edge_models.music.turns import Stopped
 from edge_models.triton_model import Invalid, strings
 from full_models.art2mus import Art2Mus, Art2MusModel, OneThread
@@ -233,7 +235,8 @@ def composed(model: Art2MusModel, tensors: Mapping[str, Any], rest: Callable[[],
 
 
 def test_a_piece_is_as_long_as_it_was_asked_for_and_as_loud_as_any(served: Callable[..., Art2MusModel]) -> None:
-    *blocks, report = composed(served(), question(7.3, 2))
+    model = served()
+    *blocks, report = composed(model, question(7.3, 2))
     assert all(block.dtype == np.float32 and block.shape[1] == 2 for block in blocks)
     whole = np.concatenate(blocks)
     assert whole.shape == (round(7.3 * 48_000), 2)
@@ -244,7 +247,7 @@ def test_a_piece_is_as_long_as_it_was_asked_for_and_as_loud_as_any(served: Calla
     said = {name: report[name] for name in ("model", "version", "seed", "conditioning", "prompt", "text", "steps")}
     assert said == {
         "model": "art2mus",
-        "version": "1",
+        "version": model.declared(),
         "seed": 2,
         "conditioning": "picture",
         "prompt": None,
@@ -359,6 +362,45 @@ def test_without_a_caption_there_is_no_text_to_compose_for(served: Callable[...,
     silent = {**question(conditioning="text"), "TEXTS": strings(*[""] * 5)}
     with pytest.raises(Invalid, match="no caption"):
         composed(model, silent)
+
+
+def test_whatever_changes_the_sound_is_in_the_version(
+    served: Callable[..., Art2MusModel], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = served().declared()
+    assert plain.startswith("1+weights=") and plain == served().declared()
+    seen = {plain}
+
+    def other(**settings: str) -> str:
+        with monkeypatch.context() as patched:
+            for name, value in settings.items():
+                patched.setenv(f"PROMENADE_COMPOSE_MUSIC_{name.upper()}", value)
+            found = served().declared()
+        assert found not in seen, f"{settings} sound like others"
+        seen.add(found)
+        return found
+
+    assert other(solver="ddim").startswith("1+solver=ddim,weights=")
+    assert other(steps="20", guidance="2.5").startswith("1+guidance=2.5,steps=20,weights=")
+    other(candidates="2")
+    other(negative="Low quality, much noise and a crowd that talks")
+    other(conditioning="both")
+    # Weights that a fetch or an export laid down count by their revision, others by what the folder holds.
+    for revision in ("0f3a11", "77b2c4"):
+        held = tmp_path / revision / "art2mus-aligner" / revision
+        shutil.copytree(folder / "aligner", held)
+        (held / "fetched.json").write_text(json.dumps({"revision": revision}))
+        monkeypatch.setenv("PROMENADE_WEIGHTS", str(tmp_path / revision))
+        assert other(weights_aligner="art2mus-aligner").endswith(f",weights_aligner={revision}")
+    assert other(weights_aligner="none").endswith(",weights_aligner=none")
+    assert served().declared() == plain
+
+
+def test_only_the_bare_question_about_the_version_is_one() -> None:
+    asked = {**question(), "WISHES": strings(json.dumps(DECLARE))}
+    assert declaration_asked(asked) and not declaration_asked(question())
+    assert not declaration_asked({**asked, "WISHES": strings(json.dumps({**DECLARE, "steps": 3}))})
+    assert not declaration_asked({**asked, "WISHES": strings('{"prompt": "declare"}')})
 
 
 # -- weights -----------------------------------------------------------------------------------------------

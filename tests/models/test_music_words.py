@@ -101,7 +101,7 @@ def test_a_caption_becomes_a_description_that_is_sounded() -> None:
     assert (passed["SECONDS"][0], passed["SEED"][0], bool(passed["LIVE"][0])) == (12.0, 5, False)
     assert len(music.asked) == 1, "a piece that is whole is not given up"
     assert report == {
-        "version": "4",
+        "version": "4; compose_music 9",
         "model": "mozarts-touch",
         "music_version": "9",
         "prompt": "x",
@@ -263,7 +263,12 @@ def test_the_nearest_description_is_sounded() -> None:
     assert report["picture_va"] == pytest.approx([0.6, 0.6], abs=1e-3)
     assert report["prompt_va"] == pytest.approx(feeling([said])[0].tolist(), abs=1e-3)
     assert report["distance"] == pytest.approx(distances(feeling([said]), (0.6, 0.6))[0], abs=1e-4)
-    assert (report["model"], report["search"], report["version"]) == ("mmva", "descent", "4")
+    assert (report["model"], report["search"], report["version"]) == (
+        "mmva",
+        "descent",
+        # No towers of MMVA are there: the points are those of the edge profile's reading.
+        "4+edge-va; compose_music 9",
+    )
     again = Music()
     composed(started(MmvaModel(), Tower(), again, search="descent"), question(seed=77))
     assert again.wishes()["prompt"] == said, "the seed has no say in the words"

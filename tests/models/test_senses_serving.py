@@ -36,26 +36,12 @@ from infra.serving import triton
 from networks import imagebind, mmva
 from schemas.profile import Profile
 from tests.models import tiny_senses
-from tests.models.serving_senses import FULL, ROOT, config_folder, copied, serve
+from tests.models.serving_senses import EDGE, FULL, PYTHON_MODELS, config_folder, copied, serve
 from tests.serving_fixtures import Served, texts
 
 # Thirteen networks are exported before the first test; on a machine that others use as well that takes minutes.
 pytestmark = pytest.mark.timeout(1200)
 
-PYTHON_MODELS = (
-    "embed_picture",
-    "embed_sound",
-    "embed_text",
-    "va_picture",
-    "va_sound",
-    "va_text",
-    "match_va",
-    "score_caption",
-    "measure_picture",
-    "measure_sound",
-)
-FROM_EDGE = ("efficientnet_lite0", "musicnn_mtt", "musicnn_msd", "minilm")
-EDGE = ROOT / "model_repository" / "edge"
 MORE = {
     **dict.fromkeys(("va_picture", "va_sound", "va_text"), ("EMBEDDING",)),
     "match_va": ("EMBEDDINGS", "LEARNED"),
@@ -94,30 +80,21 @@ def windows(*parts: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(sense_weights: Path) -> Path:
     """The weights folder of all sensing networks."""
-    root = tmp_path_factory.mktemp("weights")
-    tiny_senses.make_weights(root)
-    return root
+    return sense_weights
 
 
 @pytest.fixture(scope="module")
-def environment(weights: Path) -> dict[str, str]:
+def environment(sense_environment: dict[str, str]) -> dict[str, str]:
     """What tells the models where their weights lie."""
-    return {**tiny_senses.ENVIRONMENT, "PROMENADE_WEIGHTS": str(weights)}
+    return sense_environment
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> tuple[Path, list[Made]]:
+def repository(exported_senses: tuple[Path, list[Made]]) -> tuple[Path, list[Made]]:
     """A repository with every network exported, and what each export said."""
-    if not (EDGE.parent / "edge.built.json").exists():
-        pytest.skip("the edge models are not built (make setup)")
-    folder = copied(tmp_path_factory.mktemp("full"), [*NETWORKS, *PYTHON_MODELS, *FROM_EDGE])
-    export.take_edge_files(folder, EDGE)
-    export.write_clip_tokenizer(folder, environment)
-    made = [export.export(folder, model, environment) for model in NETWORKS]
-    assert export.note_towers(folder) == tiny_senses.REVISION
-    return folder, made
+    return exported_senses
 
 
 @pytest.fixture(scope="module")

@@ -38,18 +38,23 @@ def parts() -> dict[str, Any]:
     return made | {"vocoder": tiny.randomise(vocoder, 9, 0.3)}
 
 
-def aligner(tokens: int = 4) -> ImageAligner:
-    """A picture's vector of `VECTOR` numbers becomes tokens as wide as the tiny GPT-2."""
-    made: ImageAligner = tiny.randomise(ImageAligner(tokens, VECTOR, 16, VECTOR, 20), 5)
+def aligner(tokens: int = 4, vector: int = VECTOR) -> ImageAligner:
+    """A picture's vector of so many numbers becomes tokens as wide as the tiny GPT-2."""
+    made: ImageAligner = tiny.randomise(ImageAligner(tokens, vector, 16, vector, 20), 5)
     return made
 
 
 def weights(folder: Path) -> Path:
     """Both in folders as the weights' fetch leaves them: `audioldm2` and `aligner`."""
-    tiny.save_audioldm2(folder / "audioldm2", parts())
-    (folder / "aligner").mkdir()
-    torch.save(aligner().state_dict(), folder / "aligner" / "projection.pt")
+    save(folder / "audioldm2", folder / "aligner")
     return folder
+
+
+def save(audioldm2: Path, aligned: Path, vector: int = VECTOR) -> None:
+    """AudioLDM 2 and an image aligner for vectors of so many numbers, each into its folder."""
+    tiny.save_audioldm2(audioldm2, parts())
+    aligned.mkdir(exist_ok=True)
+    torch.save(aligner(vector=vector).state_dict(), aligned / "projection.pt")
 
 
 def picture(seed: int = 0) -> Any:

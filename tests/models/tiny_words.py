@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from full_models.chat import Question, Speaker
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     BartConfig,
@@ -287,6 +288,18 @@ def music_captioner(folder: Path) -> tuple[Path, Path]:
     config.save_pretrained(words)
     tokenizer.save_pretrained(words)
     return checkpoint, words
+
+
+def talkative(folder: Path) -> Path:
+    """The network in this folder, made to never find an end or a mark the likeliest next word: it always says
+    something, as long as it may. (Random networks begin with an end now and then, and so say nothing.)"""
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    (head,) = (name for name in state if name.endswith("lm_head.weight"))
+    # All other words' logits are random and of both signs, so that some word's lies above nothing.
+    state[head][PreTrainedTokenizerFast.from_pretrained(folder).all_special_ids] = 0
+    save_file(state, path, metadata={"format": "pt"})
+    return folder
 
 
 @torch.inference_mode()

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from networks.aligner import ImageAligner
     from networks.audioldm2 import AudioLDM2
 
+DECLARED: Final = ("precision", "conditioning", "solver", "steps", "guidance", "negative", "candidates")
+"""Settings that change what a piece sounds like; where the server's differ from config.pbtxt, its version says so."""
 RERANKER: Final = "embed_sound"
 """Served beside this model: ImageBind, which compares a sound with the picture's vector."""
 _SPREAD: Final = 0x9E3779B97F4A7C15
@@ -259,6 +261,8 @@ class Art2MusModel(ComposerModel):
         self._choices = Choices(Path(self.folder).parent.name, self.parameters, self.folder)
         self._choices.weights()
         self.defaults()
+        # The networks themselves are read later, but these are the ones.
+        self.version = self._choices.declared(self.version, DECLARED, ("weights", "weights_aligner"))
         self._tickets = OrderedDict()
 
     def defaults(self) -> dict[str, Any]:

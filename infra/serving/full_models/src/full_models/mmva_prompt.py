@@ -2,7 +2,8 @@
 
 Source: MMVA, its section on music generation and figures 4 to 6. Four sentences (genre; two instruments; tempo; mood)
 are filled in with every combination of candidates, each description is read in valence and arousal by `va_text`
-(MMVA's text tower; where that is not made, the edge profile's reading, and the version says so), and the one at the smallest distance from the picture's point is what the text-to-music model
+(MMVA's text tower; where that is not made, the edge profile's reading, and the version says so), and the one at the
+smallest distance from the picture's point is what the text-to-music model
 follows. The sentences are worded by us, the candidates are the paper's.
 
 All 50,336 descriptions take a graphics card seconds, a processor minutes. So they are read once, a little after the
@@ -200,6 +201,7 @@ class MmvaModel(TextComposer):
         choices = Choices(Path(self.folder).parent.name, self.parameters, self.folder)
         # The points of the fillings are those of va_text, however that reads.
         self.version = reading_of(choices, Path(self.folder)).version(self.version)
+        self.version = choices.declared(self.version, ("search",))
         self._search = choices.text("search", "exhaustive")
         if self._search not in ("exhaustive", "descent"):
             raise BadChoice(f"search of {choices.model} is {self._search!r}: give exhaustive or descent")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
-from edge_models.music.serving import ComposerModel
+from edge_models.music.serving import DECLARE, ComposerModel
 from edge_models.music.turns import Rest, Turns
 from edge_models.triton_model import Array, Invalid, Unavailable, strings
 
@@ -68,6 +68,28 @@ class TextComposer(ComposerModel):
         wanted, live = read(tensors, FOLLOWED)
         return Asked(wanted, tensors, live), live
 
+    def declared(self) -> str:
+        """See `ComposerModel`: this model's own version, and what the one that makes the music declares."""
+        nothing = {
+            "RGB": np.zeros((5, 3), np.float32),
+            "VA": np.zeros((5, 2), np.float32),
+            "MEASUREMENTS": strings(*["{}"] * 5),
+            "TEXTS": strings(*[""] * 5),
+            "VECTOR": np.zeros(1, np.float32),
+            "SECONDS": np.zeros(1, np.float32),
+            "SEED": np.zeros(1, np.int64),
+            "WISHES": strings(json.dumps(DECLARE)),
+            "LIVE": np.array([False]),
+        }
+        for answer in self.stream(MUSIC, nothing, ("REPORT",)):
+            text = answer["REPORT"].reshape(-1)[0]
+            if text:
+                return self._with(json.loads(text)["version"])
+        raise Unavailable(f"the model {MUSIC} did not declare its version")
+
+    def _with(self, music: str) -> str:
+        return f"{self.version}; {MUSIC} {music}"
+
     def words(self, wanted: Wanted, tools: Any, rest: Rest) -> tuple[str, dict[str, Any]]:
         """The prompt for a picture, and what the report says of how it was found.
 
@@ -96,7 +118,8 @@ class TextComposer(ComposerModel):
             raise
         if report is None:
             raise Unavailable(f"the model {MUSIC} ended without its report")
-        yield {**report, "version": self.version, "model": self.name, "music_version": report["version"], **found}
+        music = report["version"]
+        yield {**report, "version": self._with(music), "model": self.name, "music_version": music, **found}
 
     def _give_up(self, tensors: Mapping[str, Array], ticket: str) -> None:
         """Tell the other model that nobody wants the piece any more: a question without sound, which it refuses."""

@@ -18,9 +18,11 @@ Nothing is ever downloaded here.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, cast, get_args
@@ -111,6 +113,35 @@ class Choices:
         if found is None:
             raise BadChoice(f"{self.model} needs the setting {key}: set {self._variables(key)[0]}")
         return found
+
+    def declared(self, stated: str, settings: Sequence[str], weights: Sequence[str] = ()) -> str:
+        """A version with all of this server's own that changes what a model answers.
+
+        Args:
+            stated: the version in config.pbtxt.
+            settings: keys whose values count where the environment overrules config.pbtxt.
+            weights: keys of weights, whose revisions count; a folder without one counts by its files' names, sizes
+                and times.
+
+        Returns:
+            `1+solver=fast,steps=20,weights=c8e7e189d324`; what would be long is said by its hash.
+        """
+        parts = {}
+        for key in settings:
+            chosen = self.text(key, "")
+            if chosen != self._parameters.get(key, "").strip():
+                parts[key] = chosen if _SHORT.fullmatch(chosen) else _hashed(chosen)
+        for key in weights:
+            if self.text(key, "none") == "none":
+                parts[key] = "none"
+                continue
+            try:
+                found = self.weights(key)
+            except MissingWeights:
+                parts[key] = "missing"
+                continue
+            parts[key] = found.revision[:12] or _hashed(_listing(found.folder))
+        return f"{stated}+{','.join(f'{key}={parts[key]}' for key in sorted(parts))}" if parts else stated
 
     def number(self, key: str, default: int, lowest: int = 1) -> int:
         """A setting as a whole number.
@@ -221,6 +252,18 @@ def find(value: str, *, needed_by: str, setting: str, root: Path) -> Weights:
         f"{needed_by} needs the weights {value}, looked for in {held / (revision or '<revision>')}: {begun}. "
         f"{how} (or set {setting} to a folder that holds them, or PROMENADE_WEIGHTS to where all lie)"
     )
+
+
+_SHORT: Final = re.compile(r"[\w.-]{1,24}")
+
+
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _listing(folder: Path) -> str:
+    held = sorted((path, path.stat()) for path in folder.rglob("*") if path.is_file())
+    return "\n".join(f"{path.relative_to(folder)} {state.st_size} {state.st_mtime_ns}" for path, state in held)
 
 
 def _revision(folder: Path) -> str:

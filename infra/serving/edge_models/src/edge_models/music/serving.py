@@ -30,6 +30,8 @@ WARM_AFTER = 8.0
 """Seconds from the start after which the tools are read: other models are starting until then."""
 LOOK_SECONDS = 0.05
 """How often work in a thread of its own is looked after."""
+DECLARE = {"declare": "version"}
+"""The wishes of a question about the version alone; its report has nothing else."""
 SIGN_SECONDS = 4.0
 """A composer that works for longer without a sound sends a chunk without sound, so that it is not taken for dead."""
 
@@ -39,7 +41,8 @@ class ComposerModel:
     an empty REPORT; the last has SAMPLES [0, 2] and the REPORT, JSON.
 
     MEASUREMENTS are measure_picture's, TEXTS captions, VECTOR the picture's in the profile's `composer_space`; WISHES
-    a JSON object. LIVE says that a person waits: such a piece goes before all that are made in the background.
+    a JSON object. LIVE says that a person waits: such a piece goes before all that are made in the background. WISHES
+    of {"declare": "version"} ask for no music: the REPORT then holds the version of what would be made, and it alone.
     """
 
     folder: Path
@@ -48,6 +51,14 @@ class ComposerModel:
     """`parameters` of config.pbtxt."""
     version: str
     call: Call
+
+    def declared(self) -> str:
+        """The version of what this server makes of a question: the same question and version, the same samples.
+
+        Raises:
+            Unavailable: a model that this one asks did not answer.
+        """
+        return self.version
 
     def places(self) -> Turns:
         """How many pieces are made at once."""
@@ -114,6 +125,9 @@ class ComposerModel:
                     name: np.array(server.get_input_tensor_by_name(request, name).as_numpy())
                     for name in asking.INPUTS
                 }
+                if declaration_asked(tensors):
+                    threading.Thread(target=self._declare, args=(sender,), daemon=True).start()
+                    continue
                 ask, live = self.read(tensors)
                 ticket = self._turns.join(live)
             except Exception as error:
@@ -136,6 +150,13 @@ class ComposerModel:
     def given_up(self, ask: Any) -> Callable[[], bool]:
         """Says whether a piece was given up by other means than by its client, who may be another model."""
         return lambda: False
+
+    def _declare(self, sender: Sender) -> None:
+        try:
+            report = json.dumps({"version": self.declared()}).encode()
+            sender.send(np.zeros((0, 2), np.float32), report, last=True)
+        except Exception as error:
+            sender.fail(error)
 
     def _compose(self, sender: Sender, ask: Any, live: bool, ticket: object) -> None:
         elsewhere = self.given_up(ask)
@@ -166,6 +187,12 @@ class ComposerModel:
                 self._made = self.tools()
                 self._ready = True
             return self._made
+
+
+def declaration_asked(tensors: Mapping[str, Array]) -> bool:
+    """Whether a question is about the version alone: WISHES are {"declare": "version"}."""
+    said = tensors["WISHES"].reshape(-1)
+    return len(said) == 1 and len(said[0]) < 64 and b"declare" in bytes(said[0]) and json.loads(said[0]) == DECLARE
 
 
 def while_resting(work: Callable[[], Result], rest: Rest) -> Result:
