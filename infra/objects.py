@@ -38,6 +38,9 @@ _THREADS: Final = 12
 _ONE_PIECE: Final = 5 << 20
 """Bytes up to which an object goes up in one request; the least that S3 takes as a part."""
 
+_PASSING: Final = ".shown/"
+"""A folder that is written into for a moment, to bring those above it into being; in no listing of ours."""
+
 _ABSENT_CODES: Final = frozenset({"NoSuchKey", "NoSuchObject", "NotFound"})
 _CONDITION_CODES: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 _REFUSALS: Final = {
@@ -223,10 +226,18 @@ class Objects:
             folder += f"{step}/"
             found = self._client.list_objects(self.bucket, prefix=folder.removesuffix("/"))
             if not any(each.object_name == folder for each in found):
-                # One level deeper than anything of ours, so that nobody takes it for an object of theirs.
-                passing = f"{folder}.shown/now"
+                passing = f"{folder}{_PASSING}now"
                 self._client.put_object(self.bucket, passing, io.BytesIO(), 0)
                 self._client.remove_object(self.bucket, passing)
+
+    async def show(self, keys: Iterable[str]) -> None:
+        """See to it that listings tell of whatever lies under these keys or beside them (see the top of this file)."""
+
+        def work() -> None:
+            for key in keys:
+                self._show(key)
+
+        await self._run("show", work)
 
     async def put_file(self, key: str, descriptor: int, size: int, content_type: str) -> None:
         """Write the first `size` bytes of an open file, replacing what was there; a few MiB of it in memory at once.
@@ -273,7 +284,7 @@ class Objects:
             return [
                 each.object_name
                 for each in self._client.list_objects(self.bucket, prefix=prefix)
-                if each.object_name is not None and each.is_dir
+                if each.object_name is not None and each.is_dir and not each.object_name.endswith(f"/{_PASSING}")
             ]
 
         return await self._run("list", work)
@@ -285,7 +296,11 @@ class Objects:
             return [
                 ObjectInfo(each.object_name, each.size or 0, each.last_modified)
                 for each in self._client.list_objects(self.bucket, prefix=prefix, recursive=True, start_after=after)
-                if each.object_name is not None and each.last_modified is not None and not each.is_dir
+                if each.object_name is not None
+                and each.last_modified is not None
+                and not each.is_dir
+                # What a kill left of `_show` is as good as nothing.
+                and f"/{_PASSING}" not in each.object_name
             ]
 
         return await self._run("list", work)

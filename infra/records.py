@@ -309,7 +309,12 @@ class Records:
         Its own tombstone tells: a generation begins only behind the tombstone of the one before, and no tombstone is
         ever removed.
         """
-        return await self.objects.exists(tombstone_key(item, generation))
+        key = tombstone_key(item, generation)
+        if not await self.objects.exists(key):
+            return False
+        # Whoever buried it may have ended with the store, half-way.
+        await self.objects.show([key])
+        return True
 
     async def all_states(self) -> list[ItemState]:
         """Every item's state by one listing, in order of id."""
@@ -533,6 +538,8 @@ class Records:
         state = await self.state(item)
         if state.buried < 0:
             return 0
+        await self.objects.show(self._unlisted(state))
+        state = await self.state(item)
         gone = self.left_behind(state)
         for prefix in (f"media/{split_item_id(item)[1]}/", f"renditions/{item}/"):
             for info in await self.objects.list(prefix):
@@ -550,7 +557,21 @@ class Records:
     @classmethod
     def left_behind(cls, state: ItemState) -> list[str]:
         """Keys of withdrawn generations that are still there, whether or not a later generation lives."""
+        if state.buried < 0:
+            return []
         return [key for key in state.keys if cls._is_buried(state, key, ITEMS + state.item)]
+
+    @staticmethod
+    def _unlisted(state: ItemState) -> list[str]:
+        """A key in every folder in which a killed store may hold something that no listing tells of."""
+        known = {version for version, _ in [*state.results, *state.dead]} | {state.latest or (0, 1)}
+        versions = {version for version in known if version[0] <= state.buried} | {(state.buried, 1)}
+        keys = [revision_key(state.item, (0, 0))]
+        keys += [membership_key(state.item, each, "any") for each in {version[0] for version in versions}]
+        for version in versions:
+            keys.append(dead_key(state.item, version, "any"))
+            keys += [result_key(state.item, version, stage, "any") for stage in Stage]
+        return keys
 
     @staticmethod
     def _is_buried(state: ItemState, key: str, prefix: str) -> bool:

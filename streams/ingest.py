@@ -274,7 +274,7 @@ class Ingest:
         identity = state.item
         outcome = await self._put_membership(source, collection, state, state.latest[0])
         revision = await self._records.refresh_revision(identity, now())
-        if revision is None and outcome is not Outcome.KNOWN and not (await self._records.state(identity)).alive:
+        if revision is None and not (await self._records.state(identity)).alive:
             # Withdrawn after the first look: what was written just now goes too.
             await self._records.erase(identity)
             raise NotFound(identity)

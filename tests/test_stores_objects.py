@@ -9,19 +9,23 @@ import asyncio
 import io
 import os
 import threading
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import minio.datatypes
 import pytest
 import urllib3
+from minio.deleteobjects import DeleteObject
 from minio.error import S3Error
 from urllib3.response import HTTPResponse
 
 from infra.objects import NotFound, Objects, Refusing
+from infra.records import Records, tombstone_key
 from promenade.reach import plain
 from schemas.failures import Passing
-from tests.stack_fixtures import Reached, Stack
+from schemas.records import DeadLetter, IndexBody, Provenance, Result, Tombstone, now
+from tests.stack_fixtures import Reached, Stack, put_item
 
 pytestmark = pytest.mark.stack
 
@@ -292,7 +296,23 @@ class HalfKept:
         return ""
 
     def remove_object(self, bucket: str, key: str) -> None:
+        if self.dies_before == "removal":
+            self.dies_before = None
+            raise urllib3.exceptions.ProtocolError("connection broken")
         del self.objects[key]
+
+    def remove_objects(self, bucket: str, keys: Iterable[DeleteObject]) -> list[Any]:
+        for key in keys:
+            self.objects.pop(key.name, None)
+        return []
+
+    def stat_object(self, bucket: str, key: str) -> None:
+        if key not in self.objects:
+            raise S3Error(HTTPResponse(status=404), "NoSuchKey", None, key, None, None)
+
+    def get_object(self, bucket: str, key: str) -> HTTPResponse:
+        self.stat_object(bucket, key)
+        return HTTPResponse(io.BytesIO(self.objects[key]), status=200, preload_content=False)
 
     def list_objects(
         self, bucket: str, prefix: str = "", recursive: bool = False, start_after: str | None = None
@@ -308,14 +328,21 @@ class HalfKept:
         return found
 
 
-@pytest.mark.parametrize("dies_before", ["a/", "a/b/", "a/b/c/"])
-@pytest.mark.parametrize("again", ["put", "put_if_absent"])
-async def test_an_object_without_its_folders_is_found_again_by_whoever_writes_it(
-    dies_before: str, again: str
-) -> None:
+@pytest.fixture
+def half_kept() -> Iterator[tuple[Objects, HalfKept]]:
     objects = Objects("127.0.0.1:1", "key", "secret", "bucket")
     server = HalfKept()
     objects._client = server  # type: ignore[assignment]
+    yield objects, server
+    objects.close()
+
+
+@pytest.mark.parametrize("dies_before", ["a/", "a/b/", "a/b/c/"])
+@pytest.mark.parametrize("again", ["put", "put_if_absent"])
+async def test_an_object_without_its_folders_is_found_again_by_whoever_writes_it(
+    half_kept: tuple[Objects, HalfKept], dies_before: str, again: str
+) -> None:
+    objects, server = half_kept
     server.dies_before = dies_before
     with pytest.raises(Passing):
         await objects.put("a/b/c/object", b"first")
@@ -326,4 +353,49 @@ async def test_an_object_without_its_folders_is_found_again_by_whoever_writes_it
         assert not await objects.put_if_absent("a/b/c/object", b"second")
     assert [info.key for info in await objects.list("")] == ["a/b/c/object"]
     assert server.objects == {"a/b/c/object": b"second" if again == "put" else b"first"}
-    objects.close()
+
+
+async def test_a_kill_while_folders_are_made_leaves_nothing_that_anybody_sees(
+    half_kept: tuple[Objects, HalfKept],
+) -> None:
+    objects, server = half_kept
+    server.dies_before = "a/"
+    with pytest.raises(Passing):
+        await objects.put("a/object", b"first")
+    server.dies_before = "removal"
+    with pytest.raises(Passing):
+        await objects.put("a/object", b"first")
+    assert len(server.objects) == 2
+    assert [info.key for info in await objects.list("")] == ["a/object"]
+    assert await objects.folders("a/") == []
+
+
+async def test_a_takedown_finds_what_a_killed_store_kept_half(half_kept: tuple[Objects, HalfKept]) -> None:
+    objects, server = half_kept
+    records = Records(objects)
+    item = await put_item(records, "a")
+    provenance = Provenance(models={}, profile="made", made=now(), seconds=0)
+    indexed = Result(
+        item=item, generation=0, revision=1, digest="0" * 32, provenance=provenance, body=IndexBody(spaces=())
+    )
+    letter = DeadLetter(item=item, revision=1, stage="score", reason="none", reference="x", made=now())
+    everything = {f"items/{item}/{rest}" for rest in ("results/", "dead/", "memberships/000000/")}
+    for cut, write in (
+        (f"items/{item}/results/", records.write_result(indexed)),
+        (f"items/{item}/dead/", records.set_aside(letter)),
+    ):
+        server.dies_before = cut
+        with pytest.raises(Passing):
+            await write
+    assert everything - server.folders == {f"items/{item}/results/", f"items/{item}/dead/"}
+
+    # The takedown itself may be cut short as well: it counts, and whoever meets the item next goes on with it.
+    server.dies_before = f"items/{item}/tombstones/"
+    tombstone = Tombstone(item=item, generation=0, made=now())
+    with pytest.raises(Passing):
+        await records.bury(tombstone)
+    assert (await records.state(item)).alive
+    assert await records.withdrawn(item, 0)
+    assert not (await records.state(item)).alive
+    assert await records.erase(item) > 0
+    assert list(server.objects) == [tombstone_key(item, 0)]
