@@ -231,7 +231,7 @@ class Objects:
                 self._client.remove_object(self.bucket, passing)
 
     async def show(self, keys: Iterable[str]) -> None:
-        """See to it that listings tell of whatever lies under these keys or beside them (see the top of this file)."""
+        """Make listings tell of whatever lies under these keys or beside them (see the top of this file)."""
 
         def work() -> None:
             for key in keys:
