@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from promenade.pairing.truth import PAIRED, RANDOM, Judged
+from promenade.pairing.truth import PAIRED, RANDOM, Judged, pairs_of
 from schemas.failures import Refused
 from workers.pairing.evaluation import Baseline
 
@@ -131,27 +131,29 @@ def _draw_baselines(axes: Axes, baselines: tuple[Baseline, ...]) -> None:
         axes.text(0, 0.5, "There is no baseline: the vectors or the rule are not known.", color=_GREY)
         return
     ends = [each.observed for each in baselines] + [
-        each.mean + side * 2 * each.spread for each in baselines for side in (-1, 1)
+        each.mean + side * 2 * (each.spread or 0) for each in baselines if each.mean is not None for side in (-1, 1)
     ]
     low, high = min(ends), max(ends)
     margin = 0.06 * ((high - low) or 0.1)
+    legend = {"baseline: mean ± 2 spreads", "the pairs: mean"}
+
+    def once(label: str) -> str | None:
+        """A label for the first mark of its kind, so that the legend has each once."""
+        if label not in legend:
+            return None
+        legend.remove(label)
+        return label
+
     for place, each in enumerate(reversed(baselines)):
-        axes.plot(
-            [each.mean, each.observed], [place, place], color=_PALE, linewidth=3, zorder=1, solid_capstyle="butt"
-        )
-        axes.errorbar(
-            each.mean, place, xerr=2 * each.spread, color=_CHANCE, ecolor=_CHANCE, elinewidth=1.6, capsize=4,
-            marker="D", markersize=6, zorder=2, label="baseline: mean ± 2 spreads" if not place else None,
-        )  # fmt: skip
-        axes.plot(
-            each.observed,
-            place,
-            "o",
-            color=_PAIRS,
-            markersize=8,
-            zorder=3,
-            label="the pairs: mean" if not place else None,
-        )
+        if each.mean is not None:
+            axes.plot(
+                [each.mean, each.observed], [place, place], color=_PALE, linewidth=3, zorder=1, solid_capstyle="butt"
+            )
+            axes.errorbar(
+                each.mean, place, xerr=2 * (each.spread or 0), color=_CHANCE, ecolor=_CHANCE, elinewidth=1.6,
+                capsize=4, marker="D", markersize=6, zorder=2, label=once("baseline: mean ± 2 spreads"),
+            )  # fmt: skip
+        axes.plot(each.observed, place, "o", color=_PAIRS, markersize=8, zorder=3, label=once("the pairs: mean"))
         axes.annotate(
             said_of(each), (1, place), xycoords=("axes fraction", "data"), xytext=(10, 0),
             textcoords="offset points", fontsize=8.5, va="center", annotation_clip=False,
@@ -164,12 +166,16 @@ def _draw_baselines(axes: Axes, baselines: tuple[Baseline, ...]) -> None:
 
 
 def said_of(baseline: Baseline) -> str:
-    """Lift and distance from chance in a few words."""
+    """Lift and distance from chance in a few words, and below them how many pairs the baseline has."""
     parts = [] if baseline.lift is None else [f"lift {baseline.lift:.3f}"]
     if baseline.deviations is not None:
         above = "above" if baseline.deviations >= 0 else "below"
         parts.append(f"{abs(baseline.deviations):,.1f} spreads {above}")
-    return ", ".join(parts) or "no ratio: the baseline does not vary"
+    if baseline.mean is None:
+        parts = ["the baseline paired nothing"]
+    left_out = f"\n({baseline.empty} of {baseline.repeats} runs: none)" if baseline.empty else ""
+    first = ", ".join(parts) or "no ratio: the baseline does not vary"
+    return f"{first}\nbaseline of {pairs_of(baseline)} pairs{left_out}"
 
 
 def _limits(values: Any) -> tuple[float, float]:

@@ -320,5 +320,5 @@ def test_what_is_drawn_is_a_picture_and_the_same_each_time(tmp_path: Path) -> No
         assert picture.width >= 1200
     assert (0, 114, 178) in colours, "the pairs' own colour"
     text = (tmp_path / "one" / "pairs.svg").read_text()
-    for words in ("random assignment", "coordinates", "lift", "median", "110 pairs"):
+    for words in ("random assignment", "coordinates", "lift", "median", "110 pairs", "baseline of 110 pairs"):
         assert words in text

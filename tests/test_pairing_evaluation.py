@@ -14,12 +14,13 @@ from workers.pairing.evaluation import (
     UNIFORM_RGB,
     Evaluation,
     Judge,
+    Vectors,
     evaluate,
     judged_in,
 )
 from workers.pairing.greedy import batch_greedy
 from workers.pairing.optimal import batch_optimal
-from workers.pairing.rules import batch_stable
+from workers.pairing.rules import Pairs, batch_stable
 from workers.pairing.similarity import Cosine, Measure, ValenceArousal
 
 
@@ -93,7 +94,7 @@ def test_uniform_random_colours_reach_the_published_height_of_rgb_similarities()
         artworks, tracks, pairer(artworks, tracks), Cosine(), pairer=pairer, uniform_rgb=True, rule_repeats=3
     )
     uniform = result.baseline(UNIFORM_RGB)
-    assert uniform.mean > 0.92
+    assert uniform.mean is not None and uniform.mean > 0.92
     assert uniform.lift == pytest.approx(1, abs=0.02)
     with pytest.raises(KeyError, match="no baseline"):
         result.baseline("another")
@@ -111,6 +112,47 @@ def test_the_optimum_has_the_highest_mean_and_in_rgb_the_best_worst_pair(measure
     assert optimal.mean >= max(stable.mean, greedy.mean)
     if measure == Cosine():  # exp(-d/sigma) is convex in d: there a bad pair can be worth its price
         assert (optimal.minimum or 0) > max(stable.minimum or 0, greedy.minimum or 0)
+
+
+def faint(share: float) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """100 + 100 items in 120 numbers; `share` of each vector is what it has in common with one of the other side."""
+    generator = np.random.default_rng(21)
+    common = generator.normal(size=(100, 120))
+    one, two = (share * common + (1 - share) * generator.normal(size=(100, 120)) for _ in range(2))
+    return side(Kind.ARTWORK, one), side(Kind.TRACK, two)
+
+
+def test_with_a_floor_the_number_of_pairs_tells_structure_that_the_means_hide() -> None:
+    pairer = partial(batch_stable, measure=Cosine(), floor=0.28)
+    structured, without = (
+        evaluate(*sides, pairer(*sides), Cosine(), pairer=pairer) for sides in (faint(0.38), faint(0.0))
+    )
+    shuffled, level = structured.baseline(SHUFFLED_COORDINATES), without.baseline(SHUFFLED_COORDINATES)
+    # Whatever reaches the floor lies just above it: the means are nearly the same with structure and without.
+    assert shuffled.lift is not None and shuffled.lift < 1.15
+    assert structured.pairs > 3 * shuffled.pairs > 0
+    assert structured.pairs - shuffled.pairs > 5 * shuffled.pairs_spread > 0
+    assert level.pairs > 0
+    assert abs(without.pairs - level.pairs) <= 3 * level.pairs_spread
+    random = structured.baseline(RANDOM_ASSIGNMENT)
+    assert (random.pairs, random.pairs_spread, random.empty) == (structured.pairs, 0, 0)
+
+
+def test_runs_that_pair_nothing_are_left_out_of_the_mean_and_counted() -> None:
+    artworks, tracks = faint(0.7)
+    pairs = batch_stable(artworks, tracks, Cosine())
+    runs = iter([0, 1, 0, 2, 3, 0])
+
+    def pairer(left: Vectors, right: Vectors) -> Pairs:
+        return dict(zip(sorted(left), [(track, 0.8) for track in sorted(right)][: next(runs)], strict=False))
+
+    (_, shuffled) = evaluate(artworks, tracks, pairs, Cosine(), pairer=pairer, rule_repeats=6).baselines
+    assert shuffled.mean == pytest.approx(0.8), "0.4 if an empty run counted as a mean of 0"
+    assert (shuffled.repeats, shuffled.empty, shuffled.pairs) == (6, 3, 1)
+    assert shuffled.pairs_spread == pytest.approx(np.std([0, 1, 0, 2, 3, 0], ddof=1))
+    (_, nothing) = evaluate(artworks, tracks, pairs, Cosine(), pairer=lambda *_: {}, rule_repeats=3).baselines
+    assert (nothing.mean, nothing.spread, nothing.lift, nothing.deviations) == (None, None, None, None)
+    assert (nothing.pairs, nothing.empty) == (0, 3)
 
 
 def test_a_pair_without_a_vector_is_named() -> None:

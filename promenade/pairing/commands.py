@@ -28,7 +28,7 @@ from promenade.pairing.tables import (
     space_named,
     write_pairs,
 )
-from promenade.pairing.truth import Judged, judge, judge_exhibition, judge_published, pair_all
+from promenade.pairing.truth import Judged, judge, judge_exhibition, judge_published, mean_of, pair_all, pairs_of
 from schemas.failures import Refused
 from workers.pairing.chance import Chance, chance_of
 from workers.pairing.rules import Pairs
@@ -321,7 +321,8 @@ def show_judged(console: Any, judged: Judged) -> None:
         console.print(_baselines_table(judged))
         console.print(
             "Spread: standard deviation of the baseline from one repeat to the next. Lift: the pairs' mean divided "
-            "by the baseline's; 1 is chance. Where all similarities are high lift stays near 1: read the spreads."
+            "by the baseline's; 1 is chance. Where all similarities are high lift stays near 1: read the spreads. "
+            "With a floor read the number of pairs too: what reaches it by chance lies as high, but is rarer."
         )
     for note in judged.notes:
         console.print(note, markup=False)
@@ -330,15 +331,16 @@ def show_judged(console: Any, judged: Judged) -> None:
 def _baselines_table(judged: Judged) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("beside", overflow="fold")
-    for heading in ("the pairs", "baseline ± spread", "lift", "spreads from it", "repeats"):
+    for heading in ("the pairs", "baseline ± spread", "lift", "spreads from it", "number of pairs", "repeats"):
         table.add_column(heading, justify="right", no_wrap=True)
     for each in judged.evaluation.baselines:
         table.add_row(
             each.name,
             f"{each.observed:.4f}",
-            f"{each.mean:.4f} ± {each.spread:.4f}",
+            mean_of(each),
             "" if each.lift is None else f"{each.lift:.3f}",
             "" if each.deviations is None else f"{each.deviations:+,.1f}",
+            pairs_of(each),
             str(each.repeats),
         )
     return table

@@ -185,6 +185,7 @@ def judge(
         seed=seed,
         rule_repeats=repeats or 2,
     )
+    said += _told_of_counts(evaluation)
     # Of the rule's runs the first ones are those on shuffled coordinates; uniform RGB comes after them.
     of_shuffled = shuffled[:repeats] if again is not None and evaluation.pairs else []
     drawn = {
@@ -241,6 +242,38 @@ def judge_published(
         similarities=tuple(similarities.tolist()),
     )
     return Judged(title, space, rule, evaluation, distributions, tuple(notes), free_known=False)
+
+
+def mean_of(baseline: Baseline) -> str:
+    """A baseline's mean similarity with its spread, in words where runs paired nothing."""
+    if baseline.mean is None:
+        return "paired nothing"
+    return f"{baseline.mean:.4f}" + ("" if baseline.spread is None else f" ± {baseline.spread:.4f}")
+
+
+def pairs_of(baseline: Baseline) -> str:
+    """A baseline's number of pairs, with its spread where the number varies."""
+    if not baseline.pairs_spread:
+        return f"{baseline.pairs:,.0f}"
+    return f"{baseline.pairs:,.1f} ± {baseline.pairs_spread:,.1f}"
+
+
+def _told_of_counts(evaluation: Evaluation) -> list[str]:
+    """In words, where a rule run again pairs another number of items, or none at all, so that means alone mislead."""
+    told = []
+    for each in evaluation.baselines:
+        apart = abs(evaluation.pairs - each.pairs)
+        if apart > max(2 * each.pairs_spread, 0.5):
+            told.append(
+                f"{evaluation.pairs:,} pairs were found here, {pairs_of(each)} in the baseline “{each.name}”: "
+                "read the numbers of pairs, the means alone mislead."
+            )
+        if each.empty:
+            told.append(
+                f"{each.empty} of {each.repeats} runs of the baseline “{each.name}” paired nothing: they count in "
+                "its number of pairs and are left out of its mean."
+            )
+    return told
 
 
 def _random_pairs(artworks: Vectors, tracks: Vectors, measure: Measure, *, seed: int, most: int = 20_000) -> Floats:

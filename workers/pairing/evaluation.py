@@ -10,7 +10,7 @@ Reading vectors, printing and drawing are left to others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,20 +33,27 @@ class Baseline:
     Attributes:
         name: which baseline, in plain words.
         observed: mean similarity of the pairs in the space of the comparison.
-        mean: mean similarity of the baseline over its repeats.
-        spread: standard deviation of that mean from repeat to repeat.
+        mean: mean similarity of the baseline over those of its repeats that pair anything; None where none does.
+        spread: standard deviation of that mean from repeat to repeat; None below two repeats that pair anything.
         lift: observed / mean; None where the baseline is not clearly above 0 (a ratio then says nothing).
-        deviations: (observed - mean) / spread; None where the spread is 0.
+        deviations: (observed - mean) / spread; None where the spread is 0 or not known.
         repeats: how often the baseline was drawn.
+        pairs: number of pairs, on average over all repeats. With a floor it tells as much as the mean: where little
+            reaches the floor, what does lies just above it, with meaning and without.
+        pairs_spread: standard deviation of that number from repeat to repeat.
+        empty: repeats that paired nothing. They have no mean, but count in `pairs`.
     """
 
     name: str
     observed: float
-    mean: float
-    spread: float
+    mean: float | None
+    spread: float | None
     lift: float | None
     deviations: float | None
     repeats: int
+    pairs: float
+    pairs_spread: float
+    empty: int = 0
 
 
 @dataclass(frozen=True)
@@ -134,16 +141,15 @@ def evaluate(
         return Evaluation(0, *unpaired, None, None, None, None, None, (), ())
     mean = float(similarities.mean())
     left, right = _prepared(artworks, measure), _prepared(tracks, measure)
-    baselines = [
-        _baseline(RANDOM_ASSIGNMENT, mean, random_means(left, right, len(pairs), measure, seed=seed, repeats=repeats))
-    ]
+    random = random_means(left, right, len(pairs), measure, seed=seed, repeats=repeats)
+    baselines = [_baseline(RANDOM_ASSIGNMENT, mean, random, [len(pairs)] * repeats)]
     generator = np.random.default_rng(seed)
     if pairer is not None:
-        drawn = [
-            _mean_of(pairer(_coordinates_shuffled(artworks, generator), _coordinates_shuffled(tracks, generator)))
+        runs = [
+            pairer(_coordinates_shuffled(artworks, generator), _coordinates_shuffled(tracks, generator))
             for _ in range(rule_repeats)
         ]
-        baselines.append(_baseline(SHUFFLED_COORDINATES, mean, np.array(drawn)))
+        baselines.append(_baseline_of_runs(SHUFFLED_COORDINATES, mean, runs))
         if uniform_rgb:
             counts, dimension = (len(artworks), len(tracks)), left.shape[1]
             baselines.append(uniform_baseline(mean, counts, dimension, pairer, seed=seed, repeats=rule_repeats))
@@ -157,7 +163,7 @@ def evaluate(
             seed=seed,
             repeats=repeats,
         )
-        baselines.append(_baseline(judged_in(judge.space), observed, means))
+        baselines.append(_baseline(judged_in(judge.space), observed, means, [len(pairs)] * repeats))
     return Evaluation(
         len(pairs),
         *unpaired,
@@ -190,8 +196,8 @@ def uniform_baseline(
         table = generator.uniform(0, 255, size=(count, dimension))
         return {f"{side}-{index:09d}": vector for index, vector in enumerate(table)}
 
-    means = [_mean_of(pairer(drawn("artwork", counts[0]), drawn("track", counts[1]))) for _ in range(repeats)]
-    return _baseline(UNIFORM_RGB, observed, np.array(means))
+    runs = [pairer(drawn("artwork", counts[0]), drawn("track", counts[1])) for _ in range(repeats)]
+    return _baseline_of_runs(UNIFORM_RGB, observed, runs)
 
 
 def _prepared(vectors: Vectors, measure: Measure) -> Floats:
@@ -213,14 +219,32 @@ def _similarities(
     return measure.paired(left, right) / UNITS
 
 
-def _mean_of(pairs: Pairs) -> float:
-    return float(np.mean([similarity for _, similarity in pairs.values()])) if pairs else 0.0
+def _baseline_of_runs(name: str, observed: float, runs: Sequence[Pairs]) -> Baseline:
+    """The baseline that runs of a rule make; those that pair nothing have no mean similarity."""
+    means = [np.mean([similarity for _, similarity in run.values()]) for run in runs if run]
+    return _baseline(name, observed, np.array(means), [len(run) for run in runs])
 
 
-def _baseline(name: str, observed: float, means: NDArray[np.float64]) -> Baseline:
-    mean, spread = float(means.mean()), float(means.std(ddof=1))
-    deviations = (observed - mean) / spread if spread > 0 else None
-    return Baseline(name, observed, mean, spread, lift_of(observed, mean, spread), deviations, len(means))
+def _baseline(name: str, observed: float, means: NDArray[np.float64], counts: Sequence[int]) -> Baseline:
+    """A baseline from the mean of each repeat that paired anything, and the number of pairs of every repeat."""
+    mean = float(means.mean()) if len(means) else None
+    spread = float(means.std(ddof=1)) if len(means) > 1 else None
+    lift = deviations = None
+    if mean is not None and spread is not None:
+        lift = lift_of(observed, mean, spread)
+        deviations = (observed - mean) / spread if spread > 0 else None
+    return Baseline(
+        name,
+        observed,
+        mean,
+        spread,
+        lift,
+        deviations,
+        repeats=len(counts),
+        pairs=float(np.mean(counts)),
+        pairs_spread=float(np.std(counts, ddof=1)),
+        empty=len(counts) - len(means),
+    )
 
 
 def _coordinates_shuffled(vectors: Vectors, generator: np.random.Generator) -> dict[str, NDArray[np.float64]]:
