@@ -85,10 +85,7 @@ def _heading(judged: Judged) -> str:
 
 
 def _subheading(judged: Judged) -> str:
-    rule = f", rule {judged.rule}" if judged.rule else ""
-    return (
-        f"{judged.evaluation.pairs:,} pairs, space {judged.space}{rule}. Histograms: each scaled to its highest bin."
-    )
+    return f"{judged.evaluation.pairs:,} pairs, {judged.made_by}. Histograms: each scaled to its highest bin."
 
 
 def _draw_rows(axes: Axes, judged: Judged) -> None:

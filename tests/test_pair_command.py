@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,44 @@ def test_a_floor_leaves_items_free(tmp_path: Path) -> None:
     result = pair(tmp_path, artworks, tracks, "--floor", 1)
     assert result.exit_code == 0 and "lists no pairs" in said(result)
     assert rows_of(tmp_path) == []
+
+
+def test_noise_that_was_paired_with_a_floor_is_judged_by_the_command_that_pair_prints(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    files = []
+    for name in ("a picture's numbers", "b"):
+        vectors = generator.uniform(0, 255, (120, 15)).round(2)
+        rows = [",".join([f"{name[0]}{place}", *map(str, vector)]) for place, vector in enumerate(vectors)]
+        columns = ",".join(f"n{place}" for place in range(15))
+        files.append(file_of(tmp_path, f"{name}.csv", "\n".join([f"id,{columns}", *rows])))
+    shown = pair(tmp_path, *files, "--space", "rgb15", "--rule", "stable", "--floor", 0.9)
+    assert shown.exit_code == 0, said(shown)
+    command = next(line.partition("promenade ")[2] for line in shown.stdout.splitlines() if "promenade " in line)
+    told = json.loads(run(*shlex.split(command), "--json").stdout)
+    shuffled = next(each for each in told["baselines"] if "shuffled" in each["name"])
+    assert told["floor"] == 0.9
+    assert abs(shuffled["deviations"]) < 4 and shuffled["lift"] == pytest.approx(1, abs=0.01), "there is no structure"
+    assert abs(told["pairs"] - shuffled["pairs"]) < 4 * shuffled["pairs_spread"]
+    assert not [note for note in told["notes"] if "--floor" in note]
+    # Without the floor the same noise looks like structure; that it may be missing is said.
+    without = json.loads(run(*[word for word in shlex.split(command) if "--floor" not in word], "--json").stdout)
+    assert next(each for each in without["baselines"] if "shuffled" in each["name"])["deviations"] > 8
+    assert [note for note in without["notes"] if "give the same --floor here" in note]
+    assert run("evaluate", "pairs", tmp_path / "pairs.csv", "--floor", "nan").exit_code == 2
+
+
+def test_a_published_list_is_judged_with_its_floor(tmp_path: Path) -> None:
+    lines = [f"{place},0.97,song{place},picture{place}" for place in range(1, 101)]
+    head = "Posizione,Similarità Coseno,Canzone,Immagine Abbinata"
+    path = file_of(tmp_path, "published.csv", "\n".join([head, *lines]))
+    told = {
+        floor: json.loads(run("evaluate", "pairs", path, *floor, "--json").stdout)
+        for floor in ((), ("--floor", "0.9"), ("--floor", "1"))
+    }
+    means = [(each["baselines"][0]["mean"], each["baselines"][0]["pairs"]) for each in told.values()]
+    assert means[0][0] < 0.9 < means[1][0] and means[1][1] < 100 == means[0][1]
+    assert means[2] == (None, 0), "no two uniform random colours are the same"
+    assert "numbers of pairs cannot be compared" in " ".join(told["--floor", "0.9"]["notes"])
 
 
 def test_parquet_npy_and_npz_say_the_same_as_csv(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ workers.pairing; here is only what is asked for, said and written.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -82,8 +83,7 @@ def pair(
     """
     house = _house()
     with _refusals():
-        if floor is not None and math.isnan(floor):
-            raise typer.BadParameter("nan is no similarity", param_hint="--floor")
+        _check_floor(floor)
         chosen = space_named(space)
         if form is FormName.CMEAN and chosen.distance != "cosine":
             raise Refused(f"CMEAN's form lists cosines, and {chosen.name} has none; use --form plain.")
@@ -106,13 +106,16 @@ def pair(
     bad = [*left.bad, *right.bad]
     figures = _figures(left, right, pairs, chance)
     settings = {"space": chosen.name, "rule": rule.value, "floor": floor, "sigma": getattr(measure, "sigma", None)}
+    evaluation = _evaluation_of(out, artworks, tracks, chosen, rule.value, floor)
     if as_json:
-        house.print_json({"out": str(out), **settings, **figures, "refused": _as_json(bad)})
+        house.print_json({"out": str(out), **settings, **figures, "evaluate": evaluation, "refused": _as_json(bad)})
     else:
         _tell(bad)
         for note in _notes(chosen, (left, right), measure):
             house.say(note)
         house.console.print(_summary(out, chosen, rule.value, floor, figures))
+        if pairs:
+            house.console.print(f"To judge them beside chance: {evaluation}", markup=False, soft_wrap=True)
     raise typer.Exit(3 if bad else 0)
 
 
@@ -126,11 +129,16 @@ def evaluate_pairs(
         RuleName | None,
         typer.Option(help="The rule that made them; it is run again on shuffled coordinates. CMEAN's form: stable."),
     ] = None,
+    floor: Annotated[
+        float | None,
+        typer.Option(min=-1, max=1, help="The floor they were paired with; the rule is run again with the same."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for a drawing of the distributions, PNG and SVG.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge a list of pairs: CMEAN's Table V, median, 5th percentile; with the vectors also baselines and lift."""
     with _refusals():
+        _check_floor(floor)
         if (artworks is None) != (tracks is None):
             raise typer.BadParameter("--artworks and --tracks go together")
         table = read_pairs(pairs)
@@ -148,9 +156,10 @@ def evaluate_pairs(
                 space=chosen.name if published or space else "not named",
                 dimension=chosen.dimension if chosen.is_rgb and (published or space) and named else None,
                 rule=named or "stable",
+                floor=floor,
             )
         else:
-            judged, more = _judged_with_vectors(table, *_both(artworks, tracks, chosen), chosen, named)
+            judged, more = _judged_with_vectors(table, *_both(artworks, tracks, chosen), chosen, named, floor)
             bad += more
     _conclude(judged, bad, out, "pairs", as_json)
 
@@ -203,6 +212,22 @@ class _refusals:
             raise typer.Exit(1) from None
 
 
+def _check_floor(floor: float | None) -> None:
+    """Not a number passes for one between the bounds; here it does not."""
+    if floor is not None and math.isnan(floor):
+        raise typer.BadParameter("nan is no similarity", param_hint="--floor")
+
+
+def _evaluation_of(out: Path, artworks: Path, tracks: Path, space: FileSpace, rule: str, floor: float | None) -> str:
+    """The command that judges what was just paired, with all that its baselines must know, ready for a shell."""
+    words = ["promenade", "evaluate", "pairs", out, "--artworks", artworks, "--tracks", tracks]
+    words += ["--space", space.name, "--rule", rule]
+    if floor is not None:
+        # In one word: a negative number of its own would look like an option.
+        words.append(f"--floor={floor!r}")
+    return shlex.join(str(word) for word in words)
+
+
 def _both(artworks: Path, tracks: Path, space: FileSpace) -> tuple[VectorTable, VectorTable]:
     """Both sides' vectors, whose columns must mean the same."""
     left, right = read_vectors(artworks, space), read_vectors(tracks, space)
@@ -223,7 +248,12 @@ def _measure(space: FileSpace, left: VectorTable, right: VectorTable) -> Measure
 
 
 def _judged_with_vectors(
-    table: PairTable, left: VectorTable, right: VectorTable, space: FileSpace, rule: str | None
+    table: PairTable,
+    left: VectorTable,
+    right: VectorTable,
+    space: FileSpace,
+    rule: str | None,
+    floor: float | None,
 ) -> tuple[Judged, list[BadRow]]:
     sides = left.as_mapping(), right.as_mapping()
     measure = _measure(space, left, right)
@@ -244,6 +274,11 @@ def _judged_with_vectors(
     notes = _notes(space, (left, right), measure)
     if rule is None:
         notes.append("Say by which --rule they were paired, and the rule is run again on shuffled coordinates.")
+    if floor is None and rule is not None and len(pairs) < min(len(left.ids), len(right.ids)):
+        notes.append(
+            "Items of both sides have no partner: if these pairs were made with a floor, give the same --floor here. "
+            "Without it the baselines pair everything, and the pairs seem better beside them than they are."
+        )
     judged = judge(
         table.name,
         *sides,
@@ -252,6 +287,7 @@ def _judged_with_vectors(
         space=space.name,
         rule=rule,
         uniform_rgb=space.is_rgb,
+        floor=floor,
         sequences={name: place for place, name in enumerate(right.ids)},
         notes=notes,
     )
@@ -294,8 +330,7 @@ def _conclude(judged: Judged, bad: Sequence[BadRow], out: Path | None, stem: str
 def show_judged(console: Any, judged: Judged) -> None:
     """CMEAN's Table V with median and 5th percentile, the baselines, and what they mean."""
     result = judged.evaluation
-    rule = f", rule {judged.rule}" if judged.rule else ""
-    console.print(f"{judged.title}: space {judged.space}{rule}", markup=False)
+    console.print(f"{judged.title}: {judged.made_by}", markup=False)
     if not result.pairs:
         console.print(
             f"no pairs; {result.unpaired_artworks} artworks and {result.unpaired_tracks} tracks have no partner"

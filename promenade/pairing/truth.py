@@ -49,6 +49,7 @@ class Judged:
     Attributes:
         title: what was paired, for a heading.
         space, rule: how; the rule is None where nobody said.
+        floor: similarity below which items stayed free, as far as anybody said; the baselines have the same.
         evaluation: the figures.
         distributions: label -> similarities [any number]: the pairs, and what chance gives.
         notes: what a reader must know besides.
@@ -62,6 +63,14 @@ class Judged:
     distributions: Mapping[str, Floats]
     notes: tuple[str, ...] = ()
     free_known: bool = True
+    floor: float | None = None
+
+    @property
+    def made_by(self) -> str:
+        """Space, rule and floor in words."""
+        rule = f", rule {self.rule}" if self.rule else ""
+        floor = "" if self.floor is None else f", floor {self.floor:g}"
+        return f"space {self.space}{rule}{floor}"
 
     def as_json(self) -> dict[str, Any]:
         """All figures for programs."""
@@ -70,6 +79,7 @@ class Judged:
             "title": self.title,
             "space": self.space,
             "rule": self.rule,
+            "floor": self.floor,
             "pairs": result.pairs,
             "unpaired_artworks": result.unpaired_artworks if self.free_known else None,
             "unpaired_tracks": result.unpaired_tracks if self.free_known else None,
@@ -194,22 +204,30 @@ def judge(
         RANDOM: _random_pairs(artworks, tracks, measure, seed=seed) if evaluation.pairs else np.zeros(0),
     }
     distributions = {label: values for label, values in drawn.items() if len(values)}
-    return Judged(title, space, rule, evaluation, distributions, tuple(said))
+    return Judged(title, space, rule, evaluation, distributions, tuple(said), floor=floor)
 
 
 def judge_published(
-    title: str, similarities: Floats, *, space: str, dimension: int | None, rule: str, seed: int = 0
+    title: str,
+    similarities: Floats,
+    *,
+    space: str,
+    dimension: int | None,
+    rule: str,
+    floor: float | None = None,
+    seed: int = 0,
 ) -> Judged:
     """Judge a list of similarities whose vectors nobody has.
 
-    The one baseline is the same rule on uniform random RGB, as many items a side as there are pairs.
+    The one baseline is the same rule on uniform random RGB, as many items a side as there are pairs, with the same
+    floor.
 
     Args:
         title: for a heading.
         similarities: [pairs].
         space: how it was paired.
         dimension: 3 or 15 numbers of RGB; None in other spaces, then there is no baseline.
-        rule: as for `pair_all`.
+        rule, floor: as for `pair_all`.
         seed: the same seed gives the same figures.
     """
     count = len(similarities)
@@ -221,14 +239,19 @@ def judge_published(
         uniform: list[Floats] = []
 
         def pairer(left: Vectors, right: Vectors) -> Pairs:
-            found = pair_all(left, right, measure_for("cosine"), rule)
+            found = pair_all(left, right, measure_for("cosine"), rule, floor=floor)
             uniform.append(np.array([similarity for _, similarity in found.values()]))
             return found
 
         mean = float(similarities.mean())
         baseline = uniform_baseline(mean, (count, count), dimension, pairer, seed=seed, repeats=repeats)
         baselines = (baseline,)
-        distributions[baseline.name] = np.concatenate(uniform)
+        distributions |= {baseline.name: drawn} if len(drawn := np.concatenate(uniform)) else {}
+        if floor is not None:
+            notes.append(
+                "How many items the floor left free is not known: numbers of pairs cannot be compared without the "
+                "vectors."
+            )
     evaluation = Evaluation(
         count,
         0,
@@ -241,7 +264,7 @@ def judge_published(
         baselines=baselines,
         similarities=tuple(similarities.tolist()),
     )
-    return Judged(title, space, rule, evaluation, distributions, tuple(notes), free_known=False)
+    return Judged(title, space, rule, evaluation, distributions, tuple(notes), free_known=False, floor=floor)
 
 
 def mean_of(baseline: Baseline) -> str:
