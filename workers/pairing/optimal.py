@@ -22,7 +22,7 @@ from schemas.media import Kind
 from workers.pairing.candidates import Candidates, Slots, blocks_of
 from workers.pairing.rules import CLOSED, FREE, Member, Pairs, Rule, Side, matrix_of, pinned_first
 from workers.pairing.similarity import Floats, Measure, Rough, Units, as_similarity, as_units
-from workers.pairing.start import Half, start_together
+from workers.pairing.start import Half, prove, start_together
 
 _FORBIDDEN: Final = -(1 << 50)
 """Gain of a pair that may not be made: no price makes it worth while."""
@@ -118,10 +118,9 @@ class OptimalRule(Rule):
         for artwork, track in self.pins():
             if artwork in left.slot_of and track in right.slot_of:
                 self._fix(artwork, track)
-        halves = [Half(side.vectors, side.held != CLOSED, self._lists(side)) for side in (left, right)]
         enough = min(left.used, right.used) // _MENDED
         found = start_together(
-            halves[0], halves[1], self.measure, rest=self._rest, lowest=self._floor_units, enough=enough
+            *self._halves(), self.measure, rest=self._rest, lowest=self._floor_units, enough=enough
         )
         left.price[:], right.price[:] = found.prices
         slots = np.flatnonzero(found.partner >= 0)
@@ -134,6 +133,11 @@ class OptimalRule(Rule):
                 if side.partner[slot] < 0:
                     self._settle(side, slot, "formed at the start")
         self._steps = {}
+
+    def _halves(self) -> tuple[Half, Half]:
+        """Both sides as `workers.pairing.start` wants them."""
+        left, right = (Half(side.vectors, side.held != CLOSED, self._lists(side)) for side in self._sides.values())
+        return left, right
 
     def _demanding(self, left: Side, right: Side, wanting: Slots) -> Slots:
         """Raise the prices of items that gain more elsewhere and part them: only these are wrong now.
@@ -419,82 +423,15 @@ class OptimalRule(Rule):
         for (slot, target), value in zip(path, units, strict=True):
             self._pair(side, slot, target, why if slot == root else reason, value)
 
-    def _list_all(self, side: Side) -> None:
-        """Lists of all open items of a side, by similarity."""
-        other, lists = self._other(side), self._lists(side)
-        lists.reference[:] = 0
-        rough = Rough(self.measure, other.vectors)
-        for block in blocks_of(np.flatnonzero(side.held != CLOSED), other.used):
-            values = rough.rows(side.vectors[block])
-            lists.put(block, values, rough.error, self._floor_units, partial(self._exact, side))
-
-    def _raised_by_lists(self, price: Units, ceiling: Units, own: Units) -> bool:
-        """Raise prices [right] by what listed pairs demand, until they demand no more; False: above the ceiling.
-
-        Most of the way to the prices that all pairs demand, at the cost of the lists.
-        """
-        left, right = self._sides[Kind.ARTWORK], self._sides[Kind.TRACK]
-        lists = self._near[left.kind]
-        row, place = np.nonzero((lists.slots[: left.used] >= 0) & (left.held != CLOSED)[:, None])
-        target = lists.slots[row, place].astype(np.int64)
-        gain = lists.units[row, place].astype(np.int64) - self._rest
-        allowed = (right.held != CLOSED)[target]
-        row, target, gain = row[allowed], target[allowed], gain[allowed]
-        paired = left.partner >= 0
-        for _ in range(left.used + 1):  # no longest path has more steps
-            income = np.where(paired, own - price[left.partner], 0)
-            asked = gain - income[row]
-            raising = np.flatnonzero(asked > price[target])
-            if not len(raising):
-                return True
-            np.maximum.at(price, target[raising], asked[raising])
-            if (price > ceiling).any():
-                return False
-        return False
-
     def _holds(self) -> bool:
-        """Find prices that prove the pairs optimal; there are none when they are not.
-
-        Longest paths by label correction from the lowest prices that the free items demand: an item of one side
-        must pay at least what the others offer above their own pair. A price above the gain of the item's own
-        pair, or above 0 for a free item, means that a better pairing exists.
-        """
-        left, right = self._sides[Kind.ARTWORK], self._sides[Kind.TRACK]
-        open_left = left.held != CLOSED
-        paired_left = open_left & (left.partner >= 0)
-        own = np.zeros(left.used, dtype=np.int64)
-        own[paired_left] = left.held[paired_left] - self._rest
-        ceiling = np.zeros(right.used, dtype=np.int64)
-        ceiling[left.partner[paired_left]] = own[paired_left]
-        price = np.zeros(right.used, dtype=np.int64)
-        forbidden = right.held == CLOSED
-        waiting = np.flatnonzero(open_left)
-        if right.used:
-            self._list_all(left)
-            if not self._raised_by_lists(price, ceiling, own):
-                return False
-        while len(waiting) and right.used:
-            before = price.copy()
-            for start in range(0, len(waiting), 256):
-                rows = waiting[start : start + 256]
-                units = self.measure.matrix(left.vectors[rows], right.vectors)
-                offers = units - self._rest
-                offers[:, forbidden] = _FORBIDDEN
-                if self.floor is not None:
-                    offers[units < self._floor_units] = _FORBIDDEN
-                income = np.where(paired_left[rows], own[rows] - before[left.partner[rows]], 0)
-                np.maximum(price, (offers - income[:, None]).max(axis=0), out=price)
-            if (price > ceiling).any():
-                return False
-            raised = np.flatnonzero(price > before)
-            waiting = right.partner[raised]
-            waiting = waiting[(waiting >= 0) & paired_left[waiting]]
-        right.price[:] = price
-        left.price[:] = 0
-        left.price[paired_left] = own[paired_left] - price[left.partner[paired_left]]
-        for side in (left, right):
-            other = self._other(side)
-            self._lists(side).refer(other.price.astype(np.float64), other.held != CLOSED)
+        left, right = self._halves()
+        artworks = self._sides[Kind.ARTWORK]
+        partner = np.where(left.open, artworks.partner, -1)
+        found = prove(left, right, self.measure, partner, rest=self._rest, lowest=self._floor_units)
+        if found is None:
+            return False
+        for side, prices in zip(self._sides.values(), found.prices, strict=True):
+            side.price[:] = prices
         return True
 
 

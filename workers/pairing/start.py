@@ -95,21 +95,46 @@ def start_together(left: Half, right: Half, measure: Measure, *, rest: int, lowe
         lowest: units below which a pair is forbidden.
         enough: so many items may remain wanting; 0 goes on until the proof is complete.
     """
-    prices = np.zeros(len(left), dtype=np.int64), np.zeros(len(right), dtype=np.int64)
+    started = _started((left, right), measure, rest, lowest, enough, None)
+    assert started is not None  # the library's solution always has prices over the pairs that it knew
+    return started
+
+
+def prove(left: Half, right: Half, measure: Measure, partner: Slots, *, rest: int, lowest: int) -> Started | None:
+    """Prices that prove a given pairing optimal, or None where another pairing of all open items gains more.
+
+    Args:
+        partner: slot of the right side for every slot of the left one, -1 where free or closed: [left].
+        left, right, measure, rest, lowest: see `start_together`.
+    """
+    return _started((left, right), measure, rest, lowest, 0, partner)
+
+
+def _started(
+    sides: tuple[Half, Half], measure: Measure, rest: int, lowest: int, enough: int, given: Slots | None
+) -> Started | None:
+    left, right = sides
     none: Slots = np.zeros(0, dtype=np.int64)
+    prices = np.zeros(len(left), dtype=np.int64), np.zeros(len(right), dtype=np.int64)
     if not left.open.any() or not right.open.any():
         return Started(np.full(len(left), -1, dtype=np.int64), prices, none, 0)
-    wide = Half(left.vectors, left.open, Candidates(_WIDTH)), Half(right.vectors, right.open, Candidates(_WIDTH))
     listed = _Listed(len(right))
+    if given is not None:
+        paired = np.flatnonzero(given >= 0)
+        listed.add(paired, given[paired], _exact(measure, left, right, paired, given[paired]) - rest)
+    wide = Half(left.vectors, left.open, Candidates(_WIDTH)), Half(right.vectors, right.open, Candidates(_WIDTH))
     for one in (0, 1):
         _list(wide, one, prices[1 - one], measure, lowest)
         listed.add(*_pairs_of(wide, one, rest))
     del wide
-    sides, rounds = (left, right), 0
+    rounds = 0
     while True:
         rounds += 1
-        partner = _solved(listed, len(left))
-        prices = _central(listed, partner, len(left))
+        partner = _solved(listed, len(left)) if given is None else given
+        central = _central(listed, partner, len(left))
+        if central is None:
+            return None
+        prices = central
         _list(sides, 0, prices[1], measure, lowest)
         row, column, gains = _pairs_of(sides, 0, rest)
         more = row[gains > prices[0][row] + prices[1][column]]
@@ -205,8 +230,8 @@ def _solved(listed: _Listed, rows: int) -> Slots:
     return np.where(found < columns, found, -1)
 
 
-def _central(listed: _Listed, partner: Slots, rows: int) -> tuple[Units, Units]:
-    """Prices that prove a pairing optimal among listed pairs, in the middle between the extremes.
+def _central(listed: _Listed, partner: Slots, rows: int) -> tuple[Units, Units] | None:
+    """Prices that prove a pairing optimal among listed pairs, in the middle between the extremes; None without any.
 
     Between the lowest prices of the one side and those of the other: they leave the least to be found missing. The
     mean of two proofs, rounded on one side only, is a proof.
@@ -220,8 +245,10 @@ def _central(listed: _Listed, partner: Slots, rows: int) -> tuple[Units, Units]:
     own[paired] = listed.gains[np.searchsorted(listed.keys, keys)]
     own_column = np.zeros(listed.columns, dtype=np.int64)
     own_column[partner[paired]] = own[paired]
-    low = _lowest(listed, partner, own, holder)
-    low_rows = _lowest(turned, holder, own_column, partner)
+    low = _lowest(listed, partner, own, holder, own_column)
+    low_rows = _lowest(turned, holder, own_column, partner, own) if low is not None else None
+    if low is None or low_rows is None:
+        return None
     right = np.zeros(listed.columns, dtype=np.int64)
     left = np.zeros(rows, dtype=np.int64)
     high = own[paired] - low_rows[paired]
@@ -230,18 +257,21 @@ def _central(listed: _Listed, partner: Slots, rows: int) -> tuple[Units, Units]:
     return left, right
 
 
-def _lowest(listed: _Listed, partner: Slots, own: Units, holder: Slots) -> Units:
-    """The lowest column prices that prove a pairing among listed pairs: [columns].
+def _lowest(listed: _Listed, partner: Slots, own: Units, holder: Slots, ceiling: Units) -> Units | None:
+    """The lowest column prices that prove a pairing among listed pairs: [columns]; None where there are none.
 
     Longest paths by label correction: a column costs at least what a row would gain by it above its income, which
-    is its own pair's gain less the price of that pair's column.
+    is its own pair's gain less the price of that pair's column. A price above the gain of the column's own pair
+    (`ceiling`, 0 for a free one), or a path with more steps than there are rows, means that a better pairing exists.
     """
     rows, columns = len(partner), listed.columns
     row, column = np.divmod(listed.keys, columns)
     starts = np.searchsorted(row, np.arange(rows + 1))
     price = np.zeros(columns, dtype=np.int64)
     asking = np.arange(rows)
-    while len(asking):
+    for _ in range(rows + 2):
+        if not len(asking):
+            return price
         held = partner[asking]
         income = np.where(held >= 0, own[asking] - price[held], 0)
         lengths = starts[asking + 1] - starts[asking]
@@ -251,6 +281,8 @@ def _lowest(listed: _Listed, partner: Slots, own: Units, holder: Slots) -> Units
         more = asked > price[target]
         target = target[more]
         np.maximum.at(price, target, asked[more])
+        if (price[target] > ceiling[target]).any():
+            return None
         asking = np.unique(holder[target])
         asking = asking[asking >= 0]
-    return price
+    return None
