@@ -279,6 +279,8 @@ def test_target_and_wall_are_right_after_any_arrivals_settings_pins_crashes_and_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(workers.pair, "SNAPSHOT_EVERY", 4)
+    # One row in a block, as if there were many items.
+    monkeypatch.setattr("workers.pairing.candidates.BLOCK", 1)
     run_state_machine_as_test(
         Curated,
         settings=settings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -295,12 +296,12 @@ def test_a_restored_rule_goes_on_as_if_nothing_had_happened(
         assert world.wall == world.rule.pairs()
 
 
-@pytest.mark.parametrize("wholly", [4_000_000, 0], ids=["checked wholly", "checked by samples"])
+@pytest.mark.parametrize("block", [4_000_000, 1], ids=["in one block", "row by row"])
 @pytest.mark.parametrize("made", RULE_CLASSES)
 def test_a_snapshot_that_does_not_fit_is_computed_anew_and_the_difference_told(
-    made: type[Rule], wholly: int, monkeypatch: pytest.MonkeyPatch
+    made: type[Rule], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.pairing.rules._CHECKED_WHOLLY", wholly)
+    monkeypatch.setattr("workers.pairing.candidates.BLOCK", block)
     world = World(made(Cosine()))
     for number in range(6):
         world.join(Kind.ARTWORK, number, (1.0, float(number)))
@@ -335,6 +336,59 @@ def test_a_snapshot_that_does_not_fit_is_computed_anew_and_the_difference_told(
             else:
                 wall[change.artwork, change.track] = change.similarity
         assert {(artwork, track): similarity for artwork, track, similarity in rows} == wall, what
+
+
+@pytest.mark.parametrize("made", RULE_CLASSES)
+@settings(max_examples=100, deadline=None)
+@given(STEPS, MEASURES, FLOORS, st.integers(0, 20), STEPS)
+def test_a_snapshot_of_other_vectors_is_taken_over_only_where_it_is_what_the_rule_demands(
+    made: type[Rule],
+    steps: Sequence[tuple],  # type: ignore[type-arg]
+    measure: Measure,
+    floor: float | None,
+    block: int,
+    more: Sequence[tuple],  # type: ignore[type-arg]
+) -> None:
+    world = World(made(measure, floor=floor))
+    play(world, steps)
+    pairs = [(artwork, track, similarity) for artwork, (track, similarity) in world.rule.pairs().items()]
+    play(world, more[:2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("workers.pairing.candidates.BLOCK", 1 + block)
+        restored = made.restore(measure, world.members(), pairs, floor=floor, pins=world.pins)
+    demanded = made.filled(measure, world.members(), floor=floor, pins=world.pins).pairs()
+    if made is OptimalRule:
+        rest = rest_units(measure, floor)
+        assert gain_of(restored.rule.pairs(), world.pins, rest) == gain_of(demanded, world.pins, rest)
+    else:
+        assert restored.rule.pairs() == demanded
+        assert restored.agreed == (sorted(pairs) == sorted((one, *other) for one, other in demanded.items()))
+
+
+@pytest.mark.parametrize(("made", "batch"), [(StableRule, batch_stable), (GreedyRule, batch_greedy)])
+def test_one_item_that_was_read_anew_is_found_among_many(made: type[Rule], batch: Any) -> None:
+    """Over 2,020 x 2,000 pairs, one of the free pictures now is the very track that had to take the least."""
+    generator = np.random.default_rng(3)
+    members = [
+        Member(kind, name_of(kind, number), vector, number)
+        for kind, count in zip(Kind, (2020, 2000), strict=True)
+        for number, vector in enumerate(generator.random((count, 15)))
+    ]
+    found = made.filled(Cosine(), members).pairs()
+    pairs = [(artwork, track, similarity) for artwork, (track, similarity) in found.items()]
+    assert made.restore(Cosine(), members, pairs).agreed
+    least = min(pairs, key=lambda pair: pair[2])[1]
+    free = next(each.identity for each in members if each.kind is Kind.ARTWORK and each.identity not in found)
+    copied = next(each.vector for each in members if each.identity == least)
+    changed = [
+        Member(each.kind, each.identity, copied, each.sequence) if each.identity == free else each for each in members
+    ]
+    restored = made.restore(Cosine(), changed, pairs)
+    assert not restored.agreed
+    sides = {kind: {each.identity: each.vector for each in changed if each.kind is kind} for kind in Kind}
+    more = {"sequences": {each.identity: each.sequence for each in changed}} if made is GreedyRule else {}
+    assert restored.rule.pairs() == batch(sides[Kind.ARTWORK], sides[Kind.TRACK], Cosine(), **more)
+    assert free in restored.rule.pairs()
 
 
 @pytest.mark.parametrize("listed", [2, 32])

@@ -31,14 +31,10 @@ FREE: Final = np.iinfo(np.int64).min
 """`held` of an open item without a partner: every similarity is better."""
 CLOSED: Final = np.iinfo(np.int64).max
 """`held` of an empty slot or a pinned item: no similarity is better."""
-_CHECKED_WHOLLY: Final = 4_000_000
-"""Up to this many cross pairs a restored pairing is checked wholly, above it by sampled items."""
 _LISTED: Final = 32
 """Items of the other side that are listed for each item where all come in at once."""
 _LAST: Final = np.iinfo(np.int64).max
 """Rank of nobody."""
-_SAMPLED: Final = 64
-"""Items of each side that are checked in a large restored pairing."""
 
 
 @dataclass(frozen=True)
@@ -307,8 +303,7 @@ class Rule(ABC):
         """A rule as it was: members with their vectors, and the pairs that a snapshot names.
 
         The pairs are taken over when they are one-to-one among the members, have the similarities that the
-        vectors give, and are what the rule demands (checked wholly up to 4 million cross pairs, by 64 sampled
-        items a side above). Otherwise they are computed anew.
+        vectors give, and are what the rule demands of all members. Otherwise they are computed anew.
 
         Args:
             measure: as it was.
@@ -717,17 +712,30 @@ class ProposingRule(Rule):
             slot = loser
 
     def _holds(self) -> bool:
-        generator = np.random.default_rng(0)
-        sizes = [len(side.slot_of) for side in self._sides.values()]
-        wholly = sizes[0] * sizes[1] <= _CHECKED_WHOLLY
-        for side in (self._sides[Kind.ARTWORK],) if wholly else self._sides.values():
-            slots = np.flatnonzero(side.held != CLOSED)
-            if not wholly:
-                slots = generator.choice(slots, size=min(_SAMPLED, len(slots)), replace=False)
-            for slot in slots:
-                row = self._row(side, int(slot))
-                target = self._best(side, int(slot), row)
-                if target >= 0 and self._likes_more(side, int(slot), target, row):
+        """Whether no two items would rather have each other: all pairs in blocks, those in doubt exactly.
+
+        1.5 s for 10,000 a side in 3 dimensions, once for each time that an exhibition is taken over.
+        """
+        side = self._proposers()
+        other = self._other(side)
+        waiting = np.flatnonzero(side.held != CLOSED)
+        if not len(waiting) or not other.used:
+            return True
+        ranks, closed = self._ranks(side), other.held == CLOSED
+        rough = Rough(self.measure, other.vectors)
+        present = np.maximum(other.held.astype(np.float64), -1e15)
+        holder_ranks = np.where(other.partner >= 0, ranks[other.partner], _LAST)
+        for block in blocks_of(waiting, other.used):
+            values = rough.rows(side.vectors[block]) + rough.error
+            values[:, closed] = -np.inf
+            paired = np.flatnonzero(side.partner[block] >= 0)
+            values[paired, side.partner[block[paired]]] = -np.inf
+            wanted = np.maximum(side.held[block].astype(np.float64), self._floor_units)
+            values[self._hopeless(values, ranks[block], present, holder_ranks)] = -np.inf
+            for slot in block[(values >= wanted[:, None]).any(axis=1)].tolist():
+                row = self._row(side, slot)
+                target = self._best(side, slot, row)
+                if target >= 0 and self._likes_more(side, slot, target, row):
                     return False
         return True
 
