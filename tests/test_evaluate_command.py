@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from infra.records import Records
 from promenade import plots
 from promenade.cli import application
+from promenade.reach import reading
 from schemas.media import Kind
-from schemas.records import EmbedBody, PairChange, PairingRevision, Provenance, Result, ScoreBody, now
+from schemas.records import EmbedBody, PairChange, PairingBasis, PairingRevision, Provenance, Result, ScoreBody, now
 from tests.stack_fixtures import Reached, put_item
 from workers.pairing.rules import batch_stable
 from workers.pairing.similarity import Cosine
@@ -266,6 +267,32 @@ def test_an_exhibition_is_judged_beside_every_baseline(wall: Callable[[float], N
     assert baseline(told[0.0], "same rule, coordinates shuffled")["lift"] == pytest.approx(1, abs=0.02)
     for each in structured["baselines"]:
         assert each["spread"] > 0 and each["repeats"] >= 10
+
+
+def paired_in(folder: Path, basis: PairingBasis) -> dict[str, Any]:
+    """The house's pairs as if made by this, judged and drawn."""
+
+    async def change() -> None:
+        async with reading(folder, print) as (_, records):
+            revision = PairingRevision(exhibition="default", number=2, owner="test", basis=basis, made=now())
+            assert await records.append_pairing(revision)
+
+    asyncio.run(change())
+    return figures(run("evaluate", "pairing", "--out", folder / "drawn", "--json"))
+
+
+def test_every_space_of_rgb_stands_beside_uniform_random_rgb(wall: Callable[[float], None], tmp_path: Path) -> None:
+    wall(0.9)
+    told = paired_in(tmp_path, PairingBasis(space="rgb-2", rule="stable"))
+    assert told["space"] == "rgb-2"
+    uniform = baseline(told, "same rule, uniform random RGB")
+    assert uniform["repeats"] == 10 and uniform["mean"] > 0.9
+    (tmp_path / "b.csv").write_text("id,r,g,b\nx,1,2,3\ny,4,50,6\n")
+    (tmp_path / "pairs.csv").write_text("artwork,track,similarity\nx,y,0.5\ny,x,0.6\n")
+    files = "--artworks", tmp_path / "b.csv", "--tracks", tmp_path / "b.csv", "--rule", "stable"
+    for space, there in (("rgb", True), ("rgb-1", True), ("rgb-4", True), ("3-D", False)):
+        named = figures(run("evaluate", "pairs", tmp_path / "pairs.csv", *files, "--space", space, "--json"))
+        assert there == ("same rule, uniform random RGB" in [each["name"] for each in named["baselines"]]), space
 
 
 def test_an_exhibition_is_drawn_and_told_and_an_unknown_one_named(

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from schemas.failures import Refused
 from schemas.spaces import RGB, RGB15, VA
+from workers.pairing.evaluation import is_rgb
 
 Floats = NDArray[np.float64]
 Form = Literal["plain", "cmean"]
@@ -86,7 +87,7 @@ class FileSpace:
     @property
     def is_rgb(self) -> bool:
         """True where uniform random RGB is a baseline that means something."""
-        return self.bounds == (0.0, 255.0)
+        return is_rgb(self.name)
 
 
 def space_named(text: str) -> FileSpace:

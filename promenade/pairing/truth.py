@@ -22,7 +22,7 @@ from schemas.profile import Profile
 from schemas.records import PairingConstants, Stage
 from workers.pair import basis_of, read_state
 from workers.pairing.by_name import rule_named
-from workers.pairing.evaluation import Baseline, Evaluation, Judge, Vectors, evaluate, uniform_baseline
+from workers.pairing.evaluation import Baseline, Evaluation, Judge, Vectors, evaluate, is_rgb, uniform_baseline
 from workers.pairing.greedy import batch_greedy
 from workers.pairing.optimal import batch_optimal
 from workers.pairing.rules import Member, Pairs, batch_stable
@@ -367,7 +367,7 @@ async def judge_exhibition(records: Records, profile: Profile, name: str, *, see
             own.measure(basis.constants) or measure_for("cosine"),
             space=basis.space,
             rule=basis.rule,
-            uniform_rgb=basis.space in ("rgb", "rgb15"),
+            uniform_rgb=is_rgb(basis.space),
             floor=basis.floor,
             sequences=sequences,
             judges=judges,

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from schemas.spaces import RGB, RGB15
 from workers.pairing.chance import lift_of, random_means
 from workers.pairing.rules import Pairs
 from workers.pairing.similarity import UNITS, Floats, Measure
+from workers.pairing.spaces import FRAGMENT_SPACES
 
 Vectors = Mapping[str, ArrayLike]
 """Item id -> vector [dimension]."""
@@ -87,6 +90,12 @@ class Evaluation:
 RANDOM_ASSIGNMENT = "random assignment"
 SHUFFLED_COORDINATES = "same rule, coordinates shuffled"
 UNIFORM_RGB = "same rule, uniform random RGB"
+_RGB_SPACES: Final = (RGB.name, *FRAGMENT_SPACES, RGB15.name)
+
+
+def is_rgb(space: str) -> bool:
+    """True for a space of RGB triples, where uniform random RGB is a baseline that means something."""
+    return space in _RGB_SPACES
 
 
 def judged_in(space: str) -> str:
