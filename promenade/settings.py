@@ -9,11 +9,15 @@ the code below the front door cannot tell whether its parts are embedded or exte
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.failures import Refused
+from schemas.faults import fault_text
 
 CLONE: Final = Path(__file__).resolve().parent.parent
 EMBEDDED_FIRST_PORT: Final = 7610
@@ -32,13 +36,28 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+class WrongSettings(Refused):
+    """A setting does not fit; the text names its PROMENADE_ variable and quotes no credential."""
+
+
 class Settings(BaseSettings):
-    """What one process needs to know; see each field. Unknown PROMENADE_ variables are left alone."""
+    """What one process needs to know; see each field. Unknown PROMENADE_ variables are left alone.
+
+    Raises:
+        WrongSettings: a value does not fit, or two contradict each other.
+    """
 
     # Inputs stay out of error texts: where two fields contradict each other, credentials would be quoted.
     model_config = SettingsConfigDict(
         env_prefix="PROMENADE_", extra="ignore", frozen=True, validate_default=True, hide_input_in_errors=True
     )
+
+    def __init__(self, **values: Any) -> None:
+        # Said here once, for every command and process alike, instead of wherever settings are made.
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise WrongSettings(_in_words(error)) from None
 
     data: Path = Field(Path("promenade-data"), description="The one data folder of this machine's stack.")
 
@@ -144,7 +163,8 @@ class Settings(BaseSettings):
             raise ValueError("give both PROMENADE_S3_ACCESS_KEY and PROMENADE_S3_SECRET_KEY, or neither")
         if self.broker_security.startswith("SASL") and (self.broker_user is None or self.broker_password is None):
             raise ValueError(
-                f"broker_security {self.broker_security} needs PROMENADE_BROKER_USER and PROMENADE_BROKER_PASSWORD"
+                f"PROMENADE_BROKER_SECURITY={self.broker_security} needs PROMENADE_BROKER_USER and "
+                "PROMENADE_BROKER_PASSWORD"
             )
         return self
 
@@ -205,8 +225,54 @@ class Settings(BaseSettings):
                 text = str(value.resolve())
             else:
                 text = str(value)
-            variables[f"PROMENADE_{name.upper()}"] = text
+            variables[variable(name)] = text
         return variables
+
+
+def variable(name: str) -> str:
+    """The environment variable that a field of `Settings` is read from."""
+    return f"PROMENADE_{name.upper()}"
+
+
+def _in_words(error: ValidationError) -> str:
+    """What does not fit, as one sentence with the names of the variables."""
+    told = []
+    for fault in error.errors(include_url=False):
+        name = str(fault["loc"][0]) if fault["loc"] else ""
+        if name not in Settings.model_fields:
+            # Settings that contradict each other: the text names them, and the input holds every credential.
+            told.append(fault_text({**fault, "input": None}))
+            continue
+        field = Settings.model_fields[name]
+        if _holds(field, SecretStr):
+            told.append(f"{variable(name)}: it is not text")
+        else:
+            told.append(f"{variable(name)}: {fault_text(fault, _expected(field))}")
+    return "; ".join(told) + "."
+
+
+def _holds(field: FieldInfo, kind: type) -> bool:
+    return field.annotation is kind or kind in get_args(field.annotation)
+
+
+def _expected(field: FieldInfo) -> str:
+    """What a field takes, in words; empty where its own validators say it better."""
+    for entry in field.metadata:
+        if getattr(entry, "pattern", None) is not None:
+            return "a name of 3 to 63 lower-case letters, digits, dots and hyphens, with no dot or hyphen at its ends"
+    if _holds(field, bool):
+        return "true or false"
+    if not _holds(field, int) and not _holds(field, float):
+        return ""
+    number = "a whole number" if _holds(field, int) else "a number"
+    limits = {
+        name: getattr(entry, name) for entry in field.metadata for name in ("ge", "gt", "le") if hasattr(entry, name)
+    }
+    if {"ge", "le"} <= limits.keys():
+        return f"{number} from {limits['ge']} to {limits['le']}"
+    if "ge" in limits:
+        return f"{number}, {limits['ge']} or more"
+    return f"{number} above {limits['gt']}" if "gt" in limits else number
 
 
 def ports_from(first: int) -> dict[str, int]:

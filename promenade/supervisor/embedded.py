@@ -21,7 +21,7 @@ def embedded_settings(data: Path | None = None, *, first_port: int | None = None
     first_port: lay all ports out from here on (20 of them). Otherwise a running stack's ports are taken, then
     PROMENADE_*_PORT, then the defaults.
     changes: any other field of `Settings`.
-    Raises SecretsUnsafe, StackError for ports that do not fit, and pydantic's ValidationError.
+    Raises SecretsUnsafe, StackError for ports that do not fit or a folder that cannot be one, and WrongSettings.
     """
     base = Settings(**changes) if data is None else Settings(data=data, **changes)
     folder = base.data.resolve()
