@@ -14,7 +14,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -49,6 +49,7 @@ from promenade.supervisor import up as start_stack
 from promenade.training_commands import register as register_training
 from schemas.events import Event
 from schemas.failures import Lasting, Passing, Refused
+from schemas.faults import explained
 from schemas.media import Kind
 from schemas.profile import Profile
 from schemas.records import ExhibitionSettings, Tombstone, now
@@ -57,8 +58,19 @@ from streams.sources import from_bucket, from_paths, from_watched
 from workers.pair import as_asked, read_state
 from workers.pairing.calm import CALM_THRESHOLD
 
+
+class Commands(typer.core.TyperGroup):
+    """All commands: whatever one of them is refused ends as one sentence and exit status 1, never as a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        with in_one_sentence():
+            return super().invoke(ctx)
+
+
 application = typer.Typer(
     name="promenade",
+    cls=Commands,
     help="Pictures and music, understood, paired, kept paired as more arrive.",
     no_args_is_help=True,
     add_completion=False,
@@ -110,6 +122,28 @@ def print_json_line(value: Any) -> None:
     sys.stdout.flush()
 
 
+@contextlib.contextmanager
+def in_one_sentence() -> Iterator[None]:
+    """Trouble becomes one sentence and exit status 1. Whatever else is raised is a defect and keeps its traceback."""
+    try:
+        yield
+    except (StackError, Refused, Lasting) as error:
+        sentence = str(error)
+    except ValidationError as error:
+        sentence = explained(error)
+    except Passing as trouble:
+        sentence = plain(trouble)
+    except BrokenPipeError:
+        # Whoever read our output has gone; click ends quietly then.
+        raise
+    except OSError as error:
+        sentence = f"{error.filename or 'the system'}: {error.strerror or error}"
+    else:
+        return
+    say(sentence)
+    raise typer.Exit(1)
+
+
 def carry_out(work: Awaitable[T]) -> T:
     """Run a command's work; trouble becomes one sentence and exit status 1."""
 
@@ -117,19 +151,11 @@ def carry_out(work: Awaitable[T]) -> T:
         return await work
 
     try:
-        return asyncio.run(main())
-    except (StackError, Refused, ValidationError) as error:
-        say(str(error))
-    except Passing as trouble:
-        say(plain(trouble))
-    except Lasting as failure:
-        say(str(failure))
-    except OSError as error:
-        say(f"{error.filename or 'the system'}: {error.strerror or error}")
+        with in_one_sentence():
+            return asyncio.run(main())
     except KeyboardInterrupt:
         say("stopped; what was done stays done, and the same command goes on from there")
         raise typer.Exit(130) from None
-    raise typer.Exit(1)
 
 
 # -- the stack ---------------------------------------------------------------------------------------------
@@ -150,15 +176,11 @@ def up(
     if as_json and not detach:
         say("--json needs --detach: what stays in the foreground has no end to report.")
         raise typer.Exit(2)
-    try:
-        settings = embedded_settings(data, first_port=ports_from)
-        if as_json:
-            start_stack(settings, foreground=False, say=say)
-        else:
-            start_stack(settings, foreground=not detach)
-    except (StackError, ValidationError) as error:
-        say(str(error))
-        raise typer.Exit(1) from None
+    settings = embedded_settings(data, first_port=ports_from)
+    if as_json:
+        start_stack(settings, foreground=False, say=say)
+    else:
+        start_stack(settings, foreground=not detach)
     if as_json:
         state = stack_state(data.resolve())
         print_json({"stack": None if state is None else state.model_dump(mode="json")})
@@ -167,11 +189,7 @@ def up(
 @application.command()
 def down(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
     """Stop the embedded stack of a data folder."""
-    try:
-        stopped = stop_stack(data, say=say) if as_json else stop_stack(data)
-    except StackError as error:
-        say(str(error))
-        raise typer.Exit(1) from None
+    stopped = stop_stack(data, say=say) if as_json else stop_stack(data)
     if as_json:
         print_json({"data": str(data.resolve()), "stopped": stopped})
 
@@ -187,13 +205,8 @@ def worker(
     from promenade.worker import chosen_stages, run_worker
 
     begin_logging()
-    try:
-        settings = Settings() if http_port is None else Settings(http_port=http_port)
-        status = run_worker(settings, chosen_stages(stages))
-    except (Refused, ValidationError) as error:
-        say(str(error))
-        raise typer.Exit(1) from None
-    raise typer.Exit(status)
+    settings = Settings() if http_port is None else Settings(http_port=http_port)
+    raise typer.Exit(run_worker(settings, chosen_stages(stages)))
 
 
 @application.command()
@@ -230,12 +243,15 @@ def prepare(as_json: AsJson = False) -> None:
 @application.command()
 def status(data: Data = DEFAULT_DATA, as_json: AsJson = False) -> None:
     """Each part, each stage (done, waiting, failed, per second), items of each collection."""
+    from promenade.profile import read_profile
+
+    profile_file = Settings(data=data).profile
     state = None if external() else stack_state(data.resolve())
     waiting = _ask_worker(data, "/api/waiting") if external() or (state is not None and state.alive) else None
     profile: Profile | None = None
     unreadable = ""
     try:
-        profile = _profile(data)
+        profile = read_profile(profile_file)
     except Refused as error:
         unreadable = str(error)
 
@@ -303,7 +319,7 @@ def _ask_worker(data: Path, path: str) -> Any:
         settings = running_settings(data)
         answer = httpx.get(f"{settings.api_address}{path}", timeout=5.0, trust_env=False)
         return answer.json() if answer.status_code == 200 else None
-    except (StackError, ValidationError, httpx.HTTPError, ValueError):
+    except (StackError, httpx.HTTPError, ValueError):
         return None
 
 
@@ -528,12 +544,9 @@ def similar(
 
 def _ask_api(data: Path, path: str, query: dict[str, Any]) -> Any:
     """What the worker's API answers; trouble becomes one sentence and exit status 1."""
+    settings = running_settings(data)
     try:
-        settings = running_settings(data)
         answer = httpx.get(f"{settings.api_address}{path}", params=query, timeout=30.0, trust_env=False)
-    except (StackError, ValidationError) as error:
-        say(str(error))
-        raise typer.Exit(1) from None
     except httpx.HTTPError as error:
         say(f"the worker does not answer ({type(error).__name__}); `promenade status` tells how it stands.")
         raise typer.Exit(1) from None
@@ -736,6 +749,8 @@ def _each_letter(keys: Sequence[str] | None, every: bool, data: Path, action: An
         return told
 
     told = carry_out(work())
+    if not told:
+        say(f"0 {done}")
     if as_json:
         print_json(told)
     raise typer.Exit(0 if all(each["done"] for each in told) else 1)
@@ -1070,21 +1085,16 @@ def demo(
         async with reading(data, say) as (_, records):
             return await pairs_view(records)
 
+    # Before samples are fetched: what does not fit is said at once.
+    embedded_settings(data)
     try:
         status = demo_journey(data, errors if as_json else console, errors, start, stop, made=made)
-        if as_json:
-            print_json(carry_out(look()))
-        raise typer.Exit(status)
-    except (StackError, Refused, ValidationError) as error:
-        say(str(error))
-    except Passing as trouble:
-        say(plain(trouble))
-    except OSError as error:
-        say(f"{error.filename or data}: {error.strerror}")
     except KeyboardInterrupt:
         say("stopped")
         raise typer.Exit(130) from None
-    raise typer.Exit(1)
+    if as_json:
+        print_json(carry_out(look()))
+    raise typer.Exit(status)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,67 @@ def test_stopping_what_does_not_run_is_told_as_json(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert json.loads(result.stdout) == {"data": str(tmp_path), "stopped": False}
     assert "nothing runs" in result.stderr
+
+
+def sentence_of(*words: str) -> str:
+    """What a command says that cannot be carried out: one line, exit status 1, nothing on standard output."""
+    result = CliRunner().invoke(cli.application, words)
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+@pytest.fixture
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("PROMENADE_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("_no_settings_from_outside")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["up", "--detach"],
+        ["up"],
+        ["up", "--ports-from", "20000"],
+        ["down"],
+        ["status"],
+        ["pairs"],
+        ["search", "calm"],
+        ["compact"],
+        ["demo", "--made"],
+    ],
+)
+def test_a_data_folder_that_is_a_file_is_said_in_one_sentence(words: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for data in (file, file / "below"):
+        assert sentence_of(*words, "--data", str(data)).startswith(f"{file} is a file, not a folder: ")
+
+
+@pytest.mark.usefixtures("_no_settings_from_outside")
+def test_a_data_folder_that_cannot_be_made_is_said_in_one_sentence() -> None:
+    # Nothing can be made in this folder, by nobody: the kernel makes what is in it.
+    for words in (["up", "--detach"], ["up"], ["demo", "--made"]):
+        assert "/proc/data cannot hold data (" in sentence_of(*words, "--data", "/proc/data")
+
+
+@pytest.mark.usefixtures("_no_settings_from_outside")
+@pytest.mark.parametrize("words", [["up"], ["status"], ["pairs"], ["compact"], ["worker"], ["prepare"], ["demo"]])
+def test_wrong_settings_are_said_in_one_sentence(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secrets.json").touch(mode=0o600)
+    monkeypatch.setenv("PROMENADE_DATA", str(tmp_path))
+    monkeypatch.setenv("PROMENADE_HTTP_PORT", "80000")
+    if words != ["pairs"]:  # which starts the store on ports of its own, and asks nobody over HTTP
+        assert sentence_of(*words) == "PROMENADE_HTTP_PORT: '80000' is not a whole number from 1 to 65535."
+    monkeypatch.delenv("PROMENADE_HTTP_PORT")
+    monkeypatch.setenv("PROMENADE_S3_ACCESS_KEY", "an-access-key")
+    said = sentence_of(*words)
+    assert said == "give both PROMENADE_S3_ACCESS_KEY and PROMENADE_S3_SECRET_KEY, or neither."
 
 
 @pytest.fixture
@@ -125,6 +187,8 @@ async def test_dead_letters_are_retried_and_dropped_one_by_one(typed: Typed) -> 
         {"key": left[0], "done": True, "reason": ""}
     ]
     assert json.loads(await typed("dead-letters", "drop", "--all", "--json")) == []
+    assert await typed("dead-letters", "drop", "--all", told=True) == "0 dropped\n"
+    assert await typed("dead-letters", "retry", "--all", told=True) == "0 announced again\n"
 
 
 @pytest.mark.stack

@@ -51,7 +51,7 @@ class Typed:
         """The producer's part."""
         self.events += events
 
-    async def __call__(self, *words: str, status: int = 0) -> str:
+    async def __call__(self, *words: str, status: int = 0, told: bool = False) -> str:
         result = await asyncio.to_thread(CliRunner().invoke, cli.application, list(words))
         assert result.exit_code == status, result.output
         events, self.events = self.events, []
@@ -59,7 +59,7 @@ class Typed:
         while self.world.published.events:
             await self.world.settle()
             await self.world.pairing.settled()
-        return result.stdout
+        return result.stderr if told else result.stdout
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def main() -> int:
     try:
         settings = embedded_settings(options.data, first_port=options.ports_from)
         up(settings, which=options.parts.split(",") if options.parts else None)
-    except (StackError, ValueError) as error:
+    except (StackError, ValueError, OSError) as error:
         print(error, file=sys.stderr, flush=True)
         return 1
     return 0

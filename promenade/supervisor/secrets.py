@@ -16,7 +16,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
-from promenade.supervisor.errors import SecretsUnsafe
+from promenade.supervisor.errors import SecretsUnsafe, StackError, check_folder
 
 FILE_NAME: Final = "secrets.json"
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -35,14 +35,20 @@ class Secrets(BaseModel):
 def load_or_make_secrets(data: Path) -> Secrets:
     """The secrets of the data folder `data`; made, with the folder, where there are none yet.
 
-    Raises SecretsUnsafe where the file is open to others, belongs to someone else, or does not parse.
+    Raises SecretsUnsafe where the file is open to others, belongs to someone else, or does not parse, and StackError
+    where the folder cannot be made or written.
     """
+    check_folder(data)
     path = data / FILE_NAME
     if not path.exists():
-        if not data.exists():
-            # A folder that a person made keeps its rights: the secrets' own are enough.
-            data.mkdir(mode=0o700, parents=True)
-        _write(path, _new_secrets())
+        try:
+            if not data.exists():
+                # A folder that a person made keeps its rights: the secrets' own are enough.
+                data.mkdir(mode=0o700, parents=True)
+            _write(path, _new_secrets())
+        except OSError as error:
+            why = error.strerror or error
+            raise StackError(f"{data} cannot hold data ({why}): give another folder with --data.") from None
     return _read(path)
 
 

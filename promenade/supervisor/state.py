@@ -20,7 +20,7 @@ from typing import Final, Literal, Self
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from promenade.supervisor.errors import StackBusy
+from promenade.supervisor.errors import StackBusy, check_folder
 from promenade.supervisor.processes import same_process
 
 PartName = str
@@ -87,7 +87,11 @@ def write_state(data: Path, state: StackState) -> None:
 
 
 def stack_state(data: Path) -> StackState | None:
-    """The state of the stack in `data`; None where none ever started. `alive` says if its supervisor lives."""
+    """The state of the stack in `data`; None where none ever started. `alive` says if its supervisor lives.
+
+    Raises StackError where `data` is no folder, and OSError where it may not be read.
+    """
+    check_folder(data.resolve())
     try:
         state = StackState.model_validate_json(state_path(data.resolve()).read_text())
     except FileNotFoundError:
