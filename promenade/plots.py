@@ -117,8 +117,8 @@ def _draw_rows(axes: Axes, judged: Judged) -> None:
     axes.set_yticks([])
     axes.set_xlim(low, high)
     axes.set_ylim(-0.12, len(rows) - 0.05)
-    unit = "MMVA match score, 0 to 1" if judged.space == "va" else "cosine, -1 to 1"
-    _finish(axes, f"similarity ({unit}); solid line: median, dashed line: 5th percentile")
+    unit = f" ({judged.unit})" if judged.unit else ""
+    _finish(axes, f"similarity{unit}; solid line: median, dashed line: 5th percentile")
 
 
 def _draw_baselines(axes: Axes, baselines: tuple[Baseline, ...]) -> None:

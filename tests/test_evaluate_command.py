@@ -19,11 +19,23 @@ from infra.records import Records
 from promenade import plots
 from promenade.cli import application
 from promenade.reach import reading
-from schemas.media import Kind
-from schemas.records import EmbedBody, PairChange, PairingBasis, PairingRevision, Provenance, Result, ScoreBody, now
+from schemas.media import Kind, split_item_id
+from schemas.records import (
+    EmbedBody,
+    PairChange,
+    PairingBasis,
+    PairingConstants,
+    PairingRevision,
+    Provenance,
+    Result,
+    ScoreBody,
+    Stage,
+    now,
+)
 from tests.stack_fixtures import Reached, put_item
 from workers.pairing.rules import batch_stable
 from workers.pairing.similarity import Cosine
+from workers.pairing.spaces import constants_of, item_vectors, pairing_space
 
 RUNNER = CliRunner()
 PUBLISHED = (
@@ -293,6 +305,34 @@ def test_every_space_of_rgb_stands_beside_uniform_random_rgb(wall: Callable[[flo
     for space, there in (("rgb", True), ("rgb-1", True), ("rgb-4", True), ("3-D", False)):
         named = figures(run("evaluate", "pairs", tmp_path / "pairs.csv", *files, "--space", space, "--json"))
         assert there == ("same rule, uniform random RGB" in [each["name"] for each in named["baselines"]]), space
+
+
+def test_a_mix_is_told_and_drawn_with_its_parts_and_its_own_unit(
+    wall: Callable[[float], None], tmp_path: Path
+) -> None:
+    wall(0.9)
+    mix = (("rgb15", 3.0), ("va", 1.0))
+
+    async def constants() -> PairingConstants:
+        async with reading(tmp_path, print) as (_, records):
+            found = []
+            for state in await records.all_states():
+                score = await records.newest_result(state, Stage.SCORE)
+                assert score is not None
+                found.append((split_item_id(state.item)[0], item_vectors(score)))
+            return constants_of(pairing_space("mix", mix), found)
+
+    basis = PairingBasis(space="mix", rule="stable", mix=mix, constants=asyncio.run(constants()))
+    told = paired_in(tmp_path, basis)
+    assert (told["space"], told["mix"]) == ("mix", {"rgb15": 0.75, "va": 0.25})
+    assert told["unit"] == "weighted share of all possible pairs that are less similar, 0 to 1"
+    assert 0 <= told["minimum"] <= told["maximum"] <= 1
+    assert "space mix of rgb15 75%, va 25%, rule stable" in said(run("evaluate", "pairing", "--out", tmp_path / "b"))
+    if importlib.util.find_spec("matplotlib") is None:
+        pytest.skip("matplotlib is not installed: pip install '.[plots]'")
+    text = (tmp_path / "drawn" / "pairing-default.svg").read_text()
+    assert "space mix of rgb15 75%, va 25%, rule stable" in text
+    assert "share of all possible pairs" in text and "cosine" not in text
 
 
 def test_an_exhibition_is_drawn_and_told_and_an_unknown_one_named(

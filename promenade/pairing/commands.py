@@ -29,7 +29,16 @@ from promenade.pairing.tables import (
     space_named,
     write_pairs,
 )
-from promenade.pairing.truth import Judged, judge, judge_exhibition, judge_published, mean_of, pair_all, pairs_of
+from promenade.pairing.truth import (
+    Judged,
+    judge,
+    judge_exhibition,
+    judge_published,
+    mean_of,
+    pair_all,
+    pairs_of,
+    unit_of,
+)
 from schemas.failures import Refused
 from workers.pairing.chance import Chance, chance_of
 from workers.pairing.rules import Pairs
@@ -157,6 +166,7 @@ def evaluate_pairs(
                 dimension=chosen.dimension if chosen.is_rgb and (published or space) and named else None,
                 rule=named or "stable",
                 floor=floor,
+                unit=unit_of(measure_for(chosen.distance)) if published or space else None,
             )
         else:
             judged, more = _judged_with_vectors(table, *_both(artworks, tracks, chosen), chosen, named, floor)

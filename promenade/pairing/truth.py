@@ -26,8 +26,8 @@ from workers.pairing.evaluation import Baseline, Evaluation, Judge, Vectors, eva
 from workers.pairing.greedy import batch_greedy
 from workers.pairing.optimal import batch_optimal
 from workers.pairing.rules import Member, Pairs, batch_stable
-from workers.pairing.similarity import UNITS, Measure, measure_for
-from workers.pairing.spaces import PairingSpace, constants_of, item_vectors, pairing_space
+from workers.pairing.similarity import UNITS, Measure, ValenceArousal, measure_for
+from workers.pairing.spaces import Mixed, PairingSpace, constants_of, item_vectors, pairing_space
 
 Floats = NDArray[np.float64]
 
@@ -50,6 +50,8 @@ class Judged:
         title: what was paired, for a heading.
         space, rule: how; the rule is None where nobody said.
         floor: similarity below which items stayed free, as far as anybody said; the baselines have the same.
+        unit: what a similarity is and between which bounds, in words; None where nobody said.
+        mix: of a mix: its spaces with their weights, which add up to 1.
         evaluation: the figures.
         distributions: label -> similarities [any number]: the pairs, and what chance gives.
         notes: what a reader must know besides.
@@ -64,13 +66,16 @@ class Judged:
     notes: tuple[str, ...] = ()
     free_known: bool = True
     floor: float | None = None
+    unit: str | None = None
+    mix: tuple[tuple[str, float], ...] = ()
 
     @property
     def made_by(self) -> str:
-        """Space, rule and floor in words."""
+        """Space (of a mix also its parts with their weights), rule and floor in words."""
+        parts = ", ".join(f"{name} {weight:.0%}" for name, weight in self.mix)
         rule = f", rule {self.rule}" if self.rule else ""
         floor = "" if self.floor is None else f", floor {self.floor:g}"
-        return f"space {self.space}{rule}{floor}"
+        return f"space {self.space}{f' of {parts}' if parts else ''}{rule}{floor}"
 
     def as_json(self) -> dict[str, Any]:
         """All figures for programs."""
@@ -78,6 +83,8 @@ class Judged:
         return {
             "title": self.title,
             "space": self.space,
+            "mix": dict(self.mix) or None,
+            "unit": self.unit,
             "rule": self.rule,
             "floor": self.floor,
             "pairs": result.pairs,
@@ -152,6 +159,7 @@ def judge(
     uniform_rgb: bool,
     floor: float | None = None,
     sequences: Mapping[str, int] | None = None,
+    mix: Iterable[tuple[str, float]] = (),
     judges: Iterable[Judge] = (),
     notes: Iterable[str] = (),
     seed: int = 0,
@@ -166,6 +174,7 @@ def judge(
         space, rule: how it was paired; without a rule the baselines that run it again are left out.
         uniform_rgb: also the same rule on uniform random RGB.
         floor, sequences: as the rule had them.
+        mix: of a mix: its spaces with their weights.
         judges: other spaces to judge the pairs in.
         notes: kept for the reader.
         seed: the same seed and vectors give the same figures.
@@ -204,7 +213,17 @@ def judge(
         RANDOM: _random_pairs(artworks, tracks, measure, seed=seed) if evaluation.pairs else np.zeros(0),
     }
     distributions = {label: values for label, values in drawn.items() if len(values)}
-    return Judged(title, space, rule, evaluation, distributions, tuple(said), floor=floor)
+    return Judged(
+        title,
+        space,
+        rule,
+        evaluation,
+        distributions,
+        tuple(said),
+        floor=floor,
+        unit=unit_of(measure),
+        mix=tuple(mix),
+    )
 
 
 def judge_published(
@@ -215,6 +234,7 @@ def judge_published(
     dimension: int | None,
     rule: str,
     floor: float | None = None,
+    unit: str | None = None,
     seed: int = 0,
 ) -> Judged:
     """Judge a list of similarities whose vectors nobody has.
@@ -228,6 +248,7 @@ def judge_published(
         space: how it was paired.
         dimension: 3 or 15 numbers of RGB; None in other spaces, then there is no baseline.
         rule, floor: as for `pair_all`.
+        unit: see `Judged`.
         seed: the same seed gives the same figures.
     """
     count = len(similarities)
@@ -264,7 +285,16 @@ def judge_published(
         baselines=baselines,
         similarities=tuple(similarities.tolist()),
     )
-    return Judged(title, space, rule, evaluation, distributions, tuple(notes), free_known=False, floor=floor)
+    return Judged(
+        title, space, rule, evaluation, distributions, tuple(notes), free_known=False, floor=floor, unit=unit
+    )
+
+
+def unit_of(measure: Measure) -> str:
+    """What a measure's similarities are and between which bounds, in words for an axis."""
+    if isinstance(measure, Mixed):
+        return "weighted share of all possible pairs that are less similar, 0 to 1"
+    return "MMVA match score, 0 to 1" if isinstance(measure, ValenceArousal) else "cosine, -1 to 1"
 
 
 def mean_of(baseline: Baseline) -> str:
@@ -370,6 +400,7 @@ async def judge_exhibition(records: Records, profile: Profile, name: str, *, see
             uniform_rgb=is_rgb(basis.space),
             floor=basis.floor,
             sequences=sequences,
+            mix=[(each.name, each.weight) for each in own.components] if own.is_mix else (),
             judges=judges,
             notes=notes,
             seed=seed,
