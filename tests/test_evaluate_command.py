@@ -325,14 +325,14 @@ def test_a_mix_is_told_and_drawn_with_its_parts_and_its_own_unit(
     basis = PairingBasis(space="mix", rule="stable", mix=mix, constants=asyncio.run(constants()))
     told = paired_in(tmp_path, basis)
     assert (told["space"], told["mix"]) == ("mix", {"rgb15": 0.75, "va": 0.25})
-    assert told["unit"] == "weighted share of all possible pairs that are less similar, 0 to 1"
+    assert told["unit"] == "share of all pairs that are less similar, 0 to 1"
     assert 0 <= told["minimum"] <= told["maximum"] <= 1
     assert "space mix of rgb15 75%, va 25%, rule stable" in said(run("evaluate", "pairing", "--out", tmp_path / "b"))
     if importlib.util.find_spec("matplotlib") is None:
         pytest.skip("matplotlib is not installed: pip install '.[plots]'")
     text = (tmp_path / "drawn" / "pairing-default.svg").read_text()
     assert "space mix of rgb15 75%, va 25%, rule stable" in text
-    assert "share of all possible pairs" in text and "cosine" not in text
+    assert "share of all pairs" in text and "cosine" not in text
 
 
 def test_an_exhibition_is_drawn_and_told_and_an_unknown_one_named(

@@ -293,7 +293,7 @@ def judge_published(
 def unit_of(measure: Measure) -> str:
     """What a measure's similarities are and between which bounds, in words for an axis."""
     if isinstance(measure, Mixed):
-        return "weighted share of all possible pairs that are less similar, 0 to 1"
+        return "share of all pairs that are less similar, 0 to 1"
     return "MMVA match score, 0 to 1" if isinstance(measure, ValenceArousal) else "cosine, -1 to 1"
 
 
