@@ -127,6 +127,8 @@ class StageRunner:
         self.name = name
         self.waiting: dict[int, Waiting] = {}
         """Loop number -> what it waits for; empty when nothing is waited for."""
+        self._waited_for: set[str] = set()
+        """Every part that was ever waited for: their gauges go back to 0."""
         self.finished = 0
         self.last_finished = time.monotonic()
         self._handler = handler
@@ -219,6 +221,10 @@ class StageRunner:
         """Bring the gauges up to date; called when metrics are read."""
         STAGE_IN_FLIGHT.labels(self.name).set(len(self._in_hand))
         STAGE_OLDEST.labels(self.name).set(self.oldest_seconds())
+        # Not set where waits begin and end: a wait lasts over many tries, and several loops may wait for one part.
+        waited_for = {each.part for each in self.waiting.values()}
+        for part in self._waited_for:
+            STAGE_WAITING.labels(self.name, part).set(part in waited_for)
 
     # -- inside --------------------------------------------------------------------------------------------
 
@@ -348,13 +354,11 @@ class StageRunner:
         held = self.waiting.get(number)
         since = held.since if held is not None and held.part == trouble.part else now()
         self.waiting[number] = Waiting(trouble.part, trouble.reason, since)
-        STAGE_WAITING.labels(self.name, trouble.part).set(1)
+        self._waited_for.add(trouble.part)
         try:
             moved = self._moved
             if not (self._stop.is_set() or epoch != self._epoch):
                 await asyncio.wait_for(moved.wait(), seconds * random.uniform(0.8, 1.2))
         except TimeoutError:
             return
-        finally:
-            STAGE_WAITING.labels(self.name, trouble.part).set(0)
         raise Interrupted

@@ -222,7 +222,7 @@ async def test_passing_trouble_holds_the_batch_visibly_and_goes_on_by_itself() -
         (waiting,) = runner.waiting.values()
         assert (waiting.part, waiting.reason) == ("object store", "does not answer")
         assert waiting.since <= now()
-        assert STAGE_WAITING.labels("test", "object store")._value.get() == 1
+        assert gauge(runner, "object store") == 1
         assert log.acknowledged == []
         since = waiting.since
         await until(lambda: len(handler.batches) >= 6)
@@ -230,7 +230,38 @@ async def test_passing_trouble_holds_the_batch_visibly_and_goes_on_by_itself() -
         away = False
         await until(lambda: log.acknowledged == [0])
         await until(lambda: not runner.waiting)
-    assert STAGE_WAITING.labels("test", "object store")._value.get() == 0
+        assert gauge(runner, "object store") == 0
+
+
+def gauge(runner: StageRunner, part: str) -> float:
+    """What Prometheus reads of a runner's waiting for a part."""
+    runner.observe()
+    return float(STAGE_WAITING.labels(runner.name, part)._value.get())
+
+
+async def test_a_stage_is_seen_waiting_during_each_new_try_and_while_any_of_its_loops_waits() -> None:
+    away = {"a": "model server", "b": "model server", "c": "object store"}
+    seen: list[tuple[float, float]] = []
+
+    async def work(batch: Sequence[Delivery]) -> None:
+        (delivery,) = batch
+        # What is read in the middle of a try; the first of all tries begins before anything is waited for.
+        seen.append((gauge(runner, "model server"), gauge(runner, "object store")))
+        if delivery.key in away:
+            raise Passing(away[delivery.key], "does not answer")
+
+    log, handler = Log(), Handler(work)
+    async with running(handler, batch=1, concurrency=3) as runner:
+        for key in away:
+            await runner.offer(log.delivery(key))
+        await until(lambda: len(runner.waiting) == 3)
+        begun = len(seen)
+        await until(lambda: len(seen) >= begun + 6)
+        assert set(seen[begun:]) == {(1, 1)}
+        for key, left in (("a", (1, 1)), ("c", (1, 0)), ("b", (0, 0))):
+            del away[key]
+            await until(lambda: len(runner.waiting) == len(away))
+            assert (gauge(runner, "model server"), gauge(runner, "object store")) == left
 
 
 @pytest.mark.parametrize("end", ["stop", "moved"])
