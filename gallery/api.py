@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, Field
 
 from gallery.music import LiveMusic, music_routes
 from gallery.views import (
+    LONGEST_QUERY,
     ExhibitionView,
     ItemView,
     PairsView,
@@ -30,13 +33,11 @@ from infra.inference import Inference
 from infra.records import DEFAULT_EXHIBITION, Records
 from infra.vectors import Found, Vectors
 from schemas.failures import Lasting, Passing, Refused
+from schemas.faults import fault_text
 from schemas.media import Kind, split_item_id
 from schemas.profile import Profile
 from workers.index import tag_space
 from workers.models import Models
-
-LONGEST_QUERY = 500
-"""Characters of a free-text search: a long paragraph."""
 
 
 class Observed(Protocol):
@@ -70,13 +71,33 @@ class Reach:
     music: LiveMusic | None = None
 
 
+class Sorry(BaseModel):
+    """An answer that is none."""
+
+    detail: str = Field(description="What is wrong, in one sentence.")
+
+
 def _hit(found: Found) -> dict[str, Any]:
     return {**found.payload, "item": found.item, "similarity": round(found.score, 4)}
 
 
 def make_api(reach: Reach) -> FastAPI:
     """The application, over what it may reach."""
-    api = FastAPI(title="Promenade", description="Pictures and music, paired by what they make people feel.")
+    api = FastAPI(
+        title="Promenade",
+        description="Pictures and music, paired by what they make people feel.",
+        responses={422: {"model": Sorry, "description": "The request does not fit."}},
+    )
+
+    @api.exception_handler(RequestValidationError)
+    async def unfit(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        # The place begins with the kind of parameter (query, path, ...), which says nothing to whoever typed it.
+        told = [
+            f"{'.'.join(str(step) for step in fault['loc'][1:]) or fault['loc'][0]}: {fault_text(fault)}"
+            for fault in error.errors()
+        ]
+        return JSONResponse({"detail": "; ".join(told) + "."}, 422)
 
     @api.exception_handler(Passing)
     async def away(_: Request, error: Exception) -> JSONResponse:
@@ -160,6 +181,8 @@ def make_api(reach: Reach) -> FastAPI:
         """Pictures and tracks whose captions are nearest to the words."""
         if reach.vectors is None:
             raise Refused("this process has no vector store; ask the one that runs the index stage.")
+        if not text.strip():
+            raise Lasting("text: is empty.")
         vector = (await Models(reach.inference, reach.profile).embed_text([text]))[0]
         answer: dict[str, list[dict[str, Any]]] = {}
         for each in Kind if kind is None else (kind,):

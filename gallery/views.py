@@ -38,6 +38,9 @@ from workers.pairing.spaces import item_vectors, pairing_space
 
 SEEN = ConfigDict(frozen=True, extra="forbid")
 
+LONGEST_QUERY: Final = 500
+"""Characters of a free-text search: a long paragraph."""
+
 MOST_BINS: Final = 60
 """Bins of a histogram of similarities, at most: as fine as a line across a page shows."""
 

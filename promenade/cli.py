@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from gallery.views import (
+    LONGEST_QUERY,
     ExhibitionView,
     StatusView,
     exhibition_view,
@@ -512,7 +513,13 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Find pictures and tracks by words (the stack must be up)."""
-    query: dict[str, Any] = {"text": text[:500], "limit": limit} | ({} if kind is None else {"kind": kind.value})
+    if not text.strip():
+        say("the text to look for is empty: give a few words, for example 'a calm sea'.")
+        raise typer.Exit(1)
+    if len(text) > LONGEST_QUERY:
+        say(f"the text to look for has {len(text):,} characters; {LONGEST_QUERY} are the most.")
+        raise typer.Exit(1)
+    query: dict[str, Any] = {"text": text, "limit": limit} | ({} if kind is None else {"kind": kind.value})
     found = _ask_api(data, "/api/search", query)
     if as_json:
         print_json(found)
@@ -551,9 +558,16 @@ def _ask_api(data: Path, path: str, query: dict[str, Any]) -> Any:
         say(f"the worker does not answer ({type(error).__name__}); `promenade status` tells how it stands.")
         raise typer.Exit(1) from None
     if answer.status_code != 200:
-        say(str(answer.json().get("detail", answer.text)))
+        say(_detail(answer))
         raise typer.Exit(1)
     return answer.json()
+
+
+def _detail(answer: httpx.Response) -> str:
+    """What an answer that is none says, whoever sent it: the worker, or a proxy before it."""
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return str(answer.json()["detail"])
+    return f"the worker answers {answer.status_code} {answer.reason_phrase}: {answer.text.strip()[:300]}"
 
 
 def _print_hits(hits: Sequence[dict[str, Any]]) -> None:
