@@ -273,6 +273,11 @@ class Curated(RuleBasedStateMachine):
             assert state.hung[pair] == state.pairs[pair]
         for pin in self.settings.pins:
             assert (pin in state.hung) == (pin in state.pairs)
+        if self.settings.floor is not None:
+            assert all(
+                similarity >= self.settings.floor or pair in self.settings.pins
+                for pair, similarity in state.hung.items()
+            )
 
 
 def test_target_and_wall_are_right_after_any_arrivals_settings_pins_crashes_and_takeovers(
@@ -447,6 +452,23 @@ async def test_sigma_is_kept_until_it_drifts_and_then_taken_anew_in_one_switch()
     assert_exact(log.replayed(), members.present)
 
 
+@pytest.mark.parametrize("version", ["000000.000001", "000000.000002"])
+async def test_sigma_is_looked_at_when_items_get_other_vectors_under_the_same_version_too(version: str) -> None:
+    present = some(30)
+    agent, log, members = await agent_of(present, space="va")
+    assert agent.state.basis is not None
+    sigma = agent.state.basis.constants.sigma
+    assert sigma is not None
+    members.present = {
+        item: Ready(version, ready.sequence, {"va": ready.vectors["va"] / 4}) for item, ready in present.items()
+    }
+    await agent.refresh(list(present))
+    assert agent.stale
+    await pair_anew(agent)
+    assert agent.state.basis.constants.sigma == pytest.approx(sigma / 4)
+    assert_exact(log.replayed(), members.present)
+
+
 async def test_a_mix_whose_constants_nobody_made_yet_is_paired_after_the_first_items_came() -> None:
     agent, log, members = await agent_of(some(8), space="mix", mix=(("rgb", 1.0), ("va", 3.0)))
     assert len(agent.state.pairs) == 8
@@ -565,6 +587,56 @@ async def test_a_pinned_pair_hangs_at_once_and_an_unpinned_one_is_the_rules_agai
     await fresh.refresh([])
     assert_exact(fresh.state, members.present)
     assert (ARTWORKS[1], TRACKS[0]) not in fresh.state.pairs
+
+
+async def test_a_pair_that_was_read_anew_and_fell_below_the_floor_leaves_the_wall_at_once() -> None:
+    one = {
+        ARTWORKS[0]: Ready("000000.000001", 0, vectors_of(0.1)),
+        TRACKS[0]: Ready("000000.000001", 1, vectors_of(0)),
+    }
+    agent, log, members = await agent_of(one, space="rgb", floor=0.9, threshold=0.5)
+    assert len(agent.state.hung) == 1
+    members.present[ARTWORKS[0]] = Ready("000000.000002", 0, vectors_of(1.4))
+    revision = await agent.refresh([ARTWORKS[0]])
+    assert revision is not None
+    assert [(change.what, change.why) for change in revision.hung or ()] == [("parted", "below the floor")]
+    assert agent.state.pairs == agent.state.hung == {}
+    log.replayed()
+
+
+async def test_an_unpinned_pair_below_the_floor_leaves_the_wall_at_once_and_a_pinned_one_stays() -> None:
+    pin = ARTWORKS[0], TRACKS[0]
+    far = {pin[0]: Ready("000000.000001", 0, vectors_of(1.3)), pin[1]: Ready("000000.000001", 1, vectors_of(0))}
+    agent, log, members = await agent_of(far, space="rgb", floor=0.9, threshold=0.5, pins=(pin,))
+    members.present[pin[0]] = Ready("000000.000002", 0, vectors_of(1.4))
+    await agent.refresh([pin[0]])
+    assert agent.state.hung.keys() == {pin}
+    set_on(agent, pins=())
+    revision = await agent.refresh([])
+    assert revision is not None
+    assert [(change.what, change.why) for change in revision.hung or ()] == [("parted", "below the floor")]
+    assert log.replayed().hung == {}
+
+
+async def test_pairs_that_a_drift_of_sigma_brings_below_the_floor_leave_the_wall_with_the_switch() -> None:
+    """A hundred points far apart let near ones look alike; without them sigma is small, and they do not any more."""
+    points = {
+        item: Ready(ready.version, ready.sequence, {"va": ready.vectors["va"] / 10})
+        for item, ready in some(20).items()
+    }
+    far = {
+        item: Ready(ready.version, ready.sequence, {"va": np.array([0.0, number % 2 * 9.0], np.float32)})
+        for number, (item, ready) in enumerate(some(20, seed=4).items())
+    }
+    agent, log, members = await agent_of({**points, **far}, space="va", floor=0.98, threshold=0.5)
+    for item in far:
+        del members.present[item]
+    await agent.refresh(list(far))
+    await pair_anew(agent)
+    assert_exact(agent.state, members.present)
+    assert 0 < len(agent.state.hung) < 20
+    assert min(agent.state.hung.values()) >= 0.98
+    log.replayed()
 
 
 async def test_logs_from_before_bases_and_walls_are_read_and_continued() -> None:

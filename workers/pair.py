@@ -51,6 +51,9 @@ LOOK_EVERY: Final = 50
 """Constants are compared with those of today after every change of a 50th of the members: fewer can hardly move a
 mean or a share by 5%."""
 
+BELOW_THE_FLOOR: Final = "below the floor"
+"""Why a pair is parted that hung, and that today's floor forbids."""
+
 Vector = np.ndarray[Any, np.dtype[Any]]
 Pins = tuple[tuple[str, str], ...]
 
@@ -196,6 +199,8 @@ class Target:
         self.rule: Rule = rule_named(basis.rule)(self.measure or Cosine(), floor=basis.floor)
         self.vectors: dict[str, Mapping[str, Vector]] = {}
         """Of all items, where the space has constants that may drift; empty otherwise."""
+        self.moved = 0
+        """Items that came, left or got other vectors since the constants were last looked at."""
 
     def fill(self, present: Mapping[str, Ready], pins: Pins) -> None:
         """Let all items in at once, as the rule's definition demands."""
@@ -220,7 +225,7 @@ class Target:
 
     def leave(self, item: str) -> list[PairChange]:
         """Let an item go."""
-        self.vectors.pop(item, None)
+        self.moved += self.vectors.pop(item, None) is not None
         return self.rule.leave(item)
 
     def set_pins(self, pins: Pins) -> list[PairChange]:
@@ -251,7 +256,10 @@ class Target:
         if self.space.has_constants:
             kind = split_item_id(item)[0]
             names = {each.vector_name(kind) for each in self.space.components}
-            self.vectors[item] = {name: ready.vectors[name] for name in names if name in ready.vectors}
+            found = {name: ready.vectors[name] for name in names if name in ready.vectors}
+            # Other models may read an item again under the same version.
+            self.moved += not _equal(self.vectors.get(item), found)
+            self.vectors[item] = found
 
 
 @dataclass(slots=True)
@@ -289,7 +297,6 @@ class ExhibitionPairing:
         self._state = PairingState(0, {}, {})
         self._since: set[str] = set()
         """Items that changed since `prepare` read them."""
-        self._unlooked = 0
         self._drifted = False
 
     @property
@@ -353,8 +360,7 @@ class ExhibitionPairing:
             changed=present,
         )
         await self._append(revision)
-        self._target = target
-        self._unlooked = len(state.members)
+        self._target, self._drifted = target, False
         await self._look(target)
         return revision
 
@@ -397,7 +403,6 @@ class ExhibitionPairing:
             raise
         # Again: a `prepare` that began while this went on has not seen it.
         self._since.update(chosen)
-        self._unlooked += len(joined) + len(left)
         await self._look(target)
         if revision.number % SNAPSHOT_EVERY == 0:
             await self._store.put_pairing_snapshot(self.snapshot())
@@ -420,6 +425,7 @@ class ExhibitionPairing:
             )
             target = Target(basis_of(settings, constants))
             target.fill(present, settings.pins)
+            target.moved = 0
             return target
 
         target = await asyncio.to_thread(work)
@@ -477,7 +483,7 @@ class ExhibitionPairing:
         except BaseException:
             self.forget()
             raise
-        self._target, self._drifted, self._unlooked = target, False, 0
+        self._target, self._drifted = target, False
         await self._store.put_pairing_snapshot(self.snapshot())
         return revision
 
@@ -537,8 +543,9 @@ class ExhibitionPairing:
         reason: str,
         at_once: bool,
     ) -> list[PairChange]:
-        """What changes on the wall: those that left go at once, the rest calmly."""
-        settings, rule = self.settings, target.rule
+        """What changes on the wall: those that left or fell below the floor go at once, the rest calmly."""
+        settings, rule, pinned = self.settings, target.rule, set(self.settings.pins)
+        lowest = rule.measure.lowest if target.basis.floor is None else as_units(target.basis.floor)
         wall = dict(self._state.hung)
         found: list[PairChange] = []
         for artwork, track in self._state.hung:
@@ -546,18 +553,20 @@ class ExhibitionPairing:
             if gone is not None:
                 similarity = wall.pop((artwork, track))
                 found.append(_change(artwork, track, similarity, "parted", f"withdrawn: {gone}"))
-            elif artwork in changed or track in changed:
+                continue
+            similarity = wall[(artwork, track)]
+            if artwork in changed or track in changed:
                 similarity = rule.similarity_of(artwork, track) or 0.0
-                if as_units(similarity) != as_units(wall[(artwork, track)]):
-                    wall[(artwork, track)] = similarity
-                    found.append(
-                        _change(artwork, track, similarity, "rescored", reason or "the items were read anew")
-                    )
+            if as_units(similarity) < lowest and (artwork, track) not in pinned:
+                # No exchange that takes it down would gain anything: the floor alone speaks against it.
+                del wall[(artwork, track)]
+                found.append(_change(artwork, track, similarity, "parted", BELOW_THE_FLOOR))
+            elif as_units(similarity) != as_units(wall[(artwork, track)]):
+                wall[(artwork, track)] = similarity
+                found.append(_change(artwork, track, similarity, "rescored", reason or "the items were read anew"))
         now_moves = at_once or settings.threshold == 0 or settings.hour == self._clock().hour
         why = {} if reason and not at_once else {(each.artwork, each.track): each.why for each in changes}
-        found += hanging(
-            wall, pairs, threshold=0.0 if now_moves else settings.threshold, why=why, pinned=set(settings.pins)
-        )
+        found += hanging(wall, pairs, threshold=0.0 if now_moves else settings.threshold, why=why, pinned=pinned)
         parted = {(each.artwork, each.track) for each in found if each.what == "parted"}
         left_over = [each for each in found if each.what != "rescored" or (each.artwork, each.track) not in parted]
         return sorted(left_over, key=lambda change: change.what != "parted")
@@ -576,9 +585,9 @@ class ExhibitionPairing:
 
     async def _look(self, target: Target) -> None:
         """See now and then whether the constants still hold."""
-        if not target.space.has_constants or self._unlooked < max(1, len(self._state.members) // LOOK_EVERY):
+        if not target.space.has_constants or target.moved < max(1, len(self._state.members) // LOOK_EVERY):
             return
-        self._unlooked = 0
+        target.moved = 0
         self._drifted = await asyncio.to_thread(lambda: drifted(target.basis.constants, target.constants_today()))
 
     async def _append(self, revision: PairingRevision) -> None:
@@ -589,6 +598,14 @@ class ExhibitionPairing:
         raise Passing(
             "pairing log", f"another worker has taken the exhibition {self.settings.name!r} over; reading it anew"
         )
+
+
+def _equal(one: Mapping[str, Vector] | None, other: Mapping[str, Vector]) -> bool:
+    return (
+        one is not None
+        and one.keys() == other.keys()
+        and all(np.array_equal(vector, other[name]) for name, vector in one.items())
+    )
 
 
 def _change(artwork: str, track: str, similarity: float, what: Any, why: str) -> PairChange:
