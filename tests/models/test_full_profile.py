@@ -49,8 +49,8 @@ from workers.index import vectors_of
 from workers.models import Models, unpack
 from workers.pairing.similarity import UNITS, measure_for
 
-# Nearly forty processes start, four of them with torch.
-pytestmark = pytest.mark.timeout(900)
+# Nearly forty processes start, four of them with torch; on a machine that others use as well that takes minutes.
+pytestmark = pytest.mark.timeout(1800)
 
 WORDS = (
     "write_text",
