@@ -6,9 +6,9 @@ unless settings say otherwise; errors are JSON with a plain `detail`, and nothin
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -31,13 +31,17 @@ from gallery.views import (
 )
 from infra.inference import Inference
 from infra.records import DEFAULT_EXHIBITION, Records
-from infra.vectors import Found, Vectors
+from infra.vectors import Found, Vector, Vectors
 from schemas.failures import Lasting, Passing, Refused
 from schemas.faults import fault_text
 from schemas.media import Kind, split_item_id
 from schemas.profile import Profile
 from workers.index import tag_space
 from workers.models import Models
+from workers.pairing.chance import nearness_of
+
+SAMPLE: Final = 1_000
+"""Items that the chance level of a search is taken from, at most: a percentile is then off by about 1."""
 
 
 class Observed(Protocol):
@@ -77,8 +81,21 @@ class Sorry(BaseModel):
     detail: str = Field(description="What is wrong, in one sentence.")
 
 
-def _hit(found: Found) -> dict[str, Any]:
-    return {**found.payload, "item": found.item, "similarity": round(found.score, 4)}
+def _hits(found: Sequence[Found], query: Vector, others: Vector) -> list[dict[str, Any]]:
+    """What was found, best first, each similarity beside what the query reaches with any item: `others`, of which
+    `chance` is the mean, `lift` the ratio to it, and `percentile` the share in percent that is less similar."""
+    beside = nearness_of([one.score for one in found], query, others)
+    return [
+        {
+            **one.payload,
+            "item": one.item,
+            "similarity": round(one.score, 4),
+            "chance": None if beside.chance is None else round(beside.chance, 4),
+            "lift": None if lift is None else round(lift, 3),
+            "percentile": None if percentile is None else round(percentile, 1),
+        }
+        for one, lift, percentile in zip(found, beside.lifts, beside.percentiles, strict=True)
+    ]
 
 
 def make_api(reach: Reach) -> FastAPI:
@@ -178,7 +195,7 @@ def make_api(reach: Reach) -> FastAPI:
         limit: int = Query(10, ge=1, le=100),
         collection: str | None = None,
     ) -> dict[str, list[dict[str, Any]]]:
-        """Pictures and tracks whose captions are nearest to the words."""
+        """Pictures and tracks whose captions are nearest to the words, each beside chance."""
         if reach.vectors is None:
             raise Refused("this process has no vector store; ask the one that runs the index stage.")
         if not text.strip():
@@ -189,12 +206,13 @@ def make_api(reach: Reach) -> FastAPI:
             found = await reach.vectors.nearest(
                 each, reach.profile.caption_space, vector, limit, collection=collection
             )
-            answer[each.value] = [_hit(one) for one in found]
+            others = await reach.vectors.sample(each, reach.profile.caption_space, SAMPLE, collection=collection)
+            answer[each.value] = _hits(found, vector, others)
         return answer
 
     @api.get("/api/similar/{item}")
     async def similar(item: str, limit: int = Query(10, ge=1, le=100)) -> list[dict[str, Any]]:
-        """Items of the same kind that the tag model's own vectors hold nearest, best first."""
+        """Items of the same kind that the tag model's own vectors hold nearest, best first, beside chance."""
         if reach.vectors is None:
             raise Refused("this process has no vector store; ask the one that runs the index stage.")
         try:
@@ -208,7 +226,8 @@ def make_api(reach: Reach) -> FastAPI:
         if vectors is None or space is None or space.name not in vectors:
             raise Refused(f"{item} is not in the index; `promenade show` tells how far it is.")
         found = await reach.vectors.nearest(kind, space.name, vectors[space.name], limit + 1)
-        return [_hit(one) for one in found if one.item != item][:limit]
+        others = await reach.vectors.sample(kind, space.name, SAMPLE, without=item)
+        return _hits([one for one in found if one.item != item][:limit], vectors[space.name], others)
 
     if reach.music is not None:
         api.include_router(music_routes(reach.music))

@@ -252,6 +252,52 @@ class Vectors:
 
         return await self._run("nearest", work)
 
+    async def sample(
+        self, kind: Kind, space: str, most: int, *, collection: str | None = None, without: str | None = None
+    ) -> Vector:
+        """Vectors of random items of a kind in a space, of all items where there are no more than `most`.
+
+        Args:
+            kind, space: of the vectors; of a space compared by cosine the store keeps them at length 1.
+            most: so many items at most, each once.
+            collection: only items of this collection of people's.
+            without: an item to leave out.
+
+        Returns:
+            [<= most, dimension] float32, in no order; [0, dimension] where no item has a vector there.
+
+        Raises:
+            Lasting: unknown space.
+        """
+        known = {each.name: each for each in self._spaces[kind]}
+        if space not in known:
+            raise Lasting(f"no space {space!r} for {kind.value}s.", "")
+
+        def work() -> Vector:
+            must = [] if collection is None else [("collections", collection)]
+            must_not = [] if without is None else [("item", without)]
+            chosen = models.Filter(
+                **{
+                    name: [
+                        models.FieldCondition(key=key, match=models.MatchValue(value=value)) for key, value in fields
+                    ]
+                    for name, fields in (("must", must), ("must_not", must_not))
+                }
+            )
+            answer = self._opened().query_points(
+                ALIASES[kind],
+                query=models.SampleQuery(sample=models.Sample.RANDOM),
+                limit=most,
+                query_filter=chosen,
+                with_payload=False,
+                with_vectors=[space],
+            )
+            # A point may lack a vector in a space.
+            found = [each.vector[space] for each in answer.points if isinstance(each.vector, dict) and each.vector]
+            return np.asarray(found, np.float32).reshape(len(found), known[space].dimension)
+
+        return await self._run("sample", work)
+
     async def fetch(self, kind: Kind, item: str, generation: int) -> dict[str, Vector] | None:
         """All vectors of one point by space, or None."""
 

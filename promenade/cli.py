@@ -574,7 +574,12 @@ def _print_hits(hits: Sequence[dict[str, Any]]) -> None:
     for hit in hits:
         title = hit.get("title", "untitled")
         by = f" by {hit['artist']}" if "artist" in hit else ""
-        console.print(f"  {hit['similarity']:.3f}  {title}{by}  {hit['item'][:20]}", markup=False)
+        chance = (
+            "" if hit.get("chance") is None else f" (chance {hit['chance']:.3f}, above {hit['percentile']:.0f} %)"
+        )
+        console.print(f"  {hit['similarity']:.3f}{chance}  {title}{by}  {hit['item'][:20]}", markup=False)
+    if any(hit.get("chance") is not None for hit in hits):
+        console.print("  chance: the mean over all of the kind; above: the share of them that is less similar")
 
 
 # -- care --------------------------------------------------------------------------------------------------

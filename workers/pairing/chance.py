@@ -7,16 +7,19 @@ baselines that run a rule again, are left to others (see workers.pairing.evaluat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from workers.pairing.similarity import UNITS, Floats, Measure, Units, blocks
+from workers.pairing.similarity import UNITS, Floats, Measure, Units, blocks, measure_for
 
 REPEATS = 100
 """Random assignments that are drawn unless told otherwise."""
+_TOLD: Final = 1e-5
+"""Similarities from a store that keeps single precision are compared to this precision."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,46 @@ def chance_of(
         percentiles=dict(zip(pairs, shares.tolist(), strict=True)),
         repeats=repeats,
         sampled=sampled,
+    )
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """Similarities of one query to some items, beside those to all.
+
+    Attributes:
+        chance: mean similarity of the query to an item drawn at random; None where there is nothing to draw from.
+        lifts: each similarity / chance; None where chance is not clearly above 0.
+        percentiles: percentage (0-100) of all items that are less similar, equal ones counted half; None likewise.
+    """
+
+    chance: float | None
+    lifts: list[float | None]
+    percentiles: list[float | None]
+
+
+def nearness_of(similarities: Sequence[float], query: ArrayLike, others: ArrayLike) -> Nearness:
+    """How much of the cosines that a search found any item would reach.
+
+    Args:
+        similarities: cosines of the query with the items that were found [any number].
+        query: a vector [dimension].
+        others: the vectors of all items that could be found, or of a random sample of them [n, dimension].
+    """
+    measure = measure_for("cosine")
+    found = np.rint(np.asarray(similarities, dtype=np.float64) / _TOLD)
+    if not np.size(others):
+        nobody: list[None] = [None] * len(found)
+        return Nearness(None, [*nobody], [*nobody])
+    every = measure.row(measure.prepare(query), measure.prepare(others)) / UNITS
+    chance, error = float(every.mean()), float(every.std()) / np.sqrt(len(every))
+    # Stores compute in single precision: what rounds alike counts as equal.
+    rounded = np.sort(np.rint(every / _TOLD))
+    below, up_to = (np.searchsorted(rounded, found, side=side) for side in ("left", "right"))
+    return Nearness(
+        chance,
+        [lift_of(float(each), chance, error) for each in similarities],
+        ((below + up_to) * (50.0 / len(every))).tolist(),
     )
 
 
