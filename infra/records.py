@@ -674,10 +674,6 @@ class Records:
                 continue
         return ExhibitionSettings(name=name) if name == DEFAULT_EXHIBITION else None
 
-    async def _is_exhibition(self, name: str) -> bool:
-        """True where there are settings, readable or not."""
-        return name == DEFAULT_EXHIBITION or bool(await self.objects.list(f"{EXHIBITIONS}{name}/settings"))
-
     async def put_exhibition(self, settings: ExhibitionSettings) -> bool:
         """Write settings under their number; False when somebody else wrote that number first."""
         key = f"{EXHIBITIONS}{settings.name}/settings/{settings.number:06d}.json"
@@ -691,23 +687,37 @@ class Records:
             await self.objects.delete([key])
 
     async def erase_pairing(self, name: str) -> int:
-        """Remove log and snapshots of an exhibition that has no settings; how many objects went."""
-        prefix = f"{EXHIBITIONS}{name}/"
-        keys = [info.key for info in await self.objects.list(prefix)]
-        gone = [key for key in keys if not key.startswith(f"{prefix}settings")]
-        if not gone or await self._is_exhibition(name):
-            return 0
+        """Remove logs and snapshots that no settings point to; how many objects went.
+
+        All of them where the exhibition was deleted, and those of earlier creations where it was made again.
+        """
+        gone = [info.key for folder in await self._unused(name) for info in await self.objects.list(folder)]
         await self.objects.delete(gone)
         return len(gone)
 
+    async def _unused(self, name: str) -> list[str]:
+        """Folders of an exhibition to which its settings do not point; none while they cannot be read."""
+        prefix = f"{EXHIBITIONS}{name}/"
+        folders = await self.objects.folders(prefix)
+        # Read after the listing: what a later creation makes meanwhile is not in it.
+        try:
+            settings = await self.exhibition(name)
+        except Lasting:
+            return []
+        used = {f"{prefix}settings/"}
+        if settings is not None:
+            home = f"{EXHIBITIONS}{settings.home}/"
+            used |= {home, f"{home}log/", f"{home}snapshots/"}
+        return [folder for folder in folders if folder not in used]
+
     async def deleted_exhibitions(self) -> list[str]:
-        """Names of exhibitions without settings of which something is left."""
-        return [
-            name
-            for name in await self._exhibition_names()
+        """Names of exhibitions of which something is left that no settings point to (see `erase_pairing`)."""
+        found = []
+        for name in await self._exhibition_names():
             # A store may show a folder for a while after the last object in it went.
-            if not await self._is_exhibition(name) and await self.objects.list(f"{EXHIBITIONS}{name}/")
-        ]
+            if any([await self.objects.list(folder) for folder in await self._unused(name)]):
+                found.append(name)
+        return found
 
     async def pairing_log(self, exhibition: str, after: int) -> list[PairingRevision]:
         """The revisions of an exhibition's pairing with a number above `after`, in order."""

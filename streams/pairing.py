@@ -74,6 +74,25 @@ class RecordMembers:
                     found[entry[0]] = entry[1]
         return found
 
+    async def why_left(self, items: Sequence[str], settings: ExhibitionSettings) -> Mapping[str, str]:
+        """See `workers.pair.Members`."""
+
+        async def one(item: str) -> str:
+            state = await self._records.state(item)
+            if not state.alive or state.latest is None:
+                return "withdrawn"
+            try:
+                revision = await self._records.revision(item, state.latest)
+            except NotFound:
+                return "withdrawn"
+            return "being read anew" if wants(settings, revision.collections) else "no longer in its collections"
+
+        found: dict[str, str] = {}
+        for start in range(0, len(items), 64):
+            some = items[start : start + 64]
+            found |= dict(zip(some, await asyncio.gather(*map(one, some)), strict=True))
+        return found
+
 
 @dataclass(slots=True)
 class _Agent:
@@ -153,8 +172,12 @@ class PairHandler:
             STAGE_EVENTS.labels(Stage.PAIR.value, "dropped").inc(len(commands))
             return
         agent = self._agents.get(name)
+        if any(command.what == "deleted" for command in commands):
+            await self._erase(name)
         if agent is None or agent.pairing.settings.creation != settings.creation:
             self._drop(name)
+            # It may have been deleted and made again before any command came.
+            await self._erase(name)
             agent = self._agents[name] = _Agent(
                 ExhibitionPairing(settings, self._records, RecordMembers(self._records))
             )
@@ -200,8 +223,7 @@ class PairHandler:
         settings = await self._records.exhibition(name)
         if settings is None:
             self._drop(name)
-            if await self._records.erase_pairing(name):
-                log.info("pair: the exhibition %r was deleted; its log is gone", name)
+            await self._erase(name)
             return None
         try:
             check_settings(settings)
@@ -209,6 +231,10 @@ class PairHandler:
             log.warning("pair: the exhibition %r waits for settings that can be used: %s", name, error)
             return None
         return settings
+
+    async def _erase(self, name: str) -> None:
+        if await self._records.erase_pairing(name):
+            log.info("pair: an exhibition %r was deleted; its log is gone", name)
 
     def _drop(self, name: str) -> None:
         agent = self._agents.pop(name, None)

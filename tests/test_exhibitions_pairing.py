@@ -93,9 +93,13 @@ class MemoryMembers:
 
     def __init__(self) -> None:
         self.present: dict[str, Ready] = {}
+        self.reasons: dict[str, str] = {}
 
     async def ready(self, items: Sequence[str], settings: ExhibitionSettings) -> Mapping[str, Ready]:
         return {item: self.present[item] for item in items if item in self.present}
+
+    async def why_left(self, items: Sequence[str], settings: ExhibitionSettings) -> Mapping[str, str]:
+        return {item: self.reasons.get(item, "withdrawn") for item in items}
 
 
 def definition(state: PairingState, present: Mapping[str, Ready]) -> dict[tuple[str, str], float]:
@@ -569,6 +573,27 @@ async def test_a_withdrawn_item_leaves_the_wall_at_once() -> None:
     assert [change.why for change in parted] == [f"withdrawn: {ARTWORKS[0]}"]
     # Its track is free now, so that what the rule demands hangs at once.
     assert agent.state.hung == agent.state.pairs
+
+
+@pytest.mark.parametrize("by", ["a command", "a take-over"])
+async def test_the_wall_tells_items_that_were_taken_down_from_those_elsewhere_or_without_a_vector(by: str) -> None:
+    agent, log, members = await agent_of(some(3), space="va", threshold=0.5)
+    withdrawn, moved, blind = (artwork for artwork, _ in agent.state.hung)
+    del members.present[withdrawn], members.present[moved]
+    members.reasons[moved] = "no longer in its collections"
+    members.present[blind] = Ready("000000.000002", 0, {})
+    if by == "a command":
+        revision = await agent.refresh([withdrawn, moved, blind])
+    else:
+        revision = await ExhibitionPairing(agent.settings, log, members).take_over()
+    assert revision is not None
+    assert revision.hung is not None
+    parted = {change.artwork: change.why for change in revision.hung if change.what == "parted"}
+    assert parted == {
+        withdrawn: f"withdrawn: {withdrawn}",
+        moved: f"no longer in its collections: {moved}",
+        blind: f"no vector in the space va: {blind}",
+    }
 
 
 async def test_a_pinned_pair_hangs_at_once_and_an_unpinned_one_is_the_rules_again() -> None:

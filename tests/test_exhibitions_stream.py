@@ -173,6 +173,9 @@ async def test_collections_of_an_exhibition_may_change(world: World) -> None:
     state, present = await present_in(world, made)
     assert set(state.members) == set(autumn)
     assert_exact(state, present)
+    revisions = await world.records.pairing_log(made.home, 0)
+    parted = [each.why for revision in revisions for each in revision.hung or () if each.what == "parted"]
+    assert {why.split(":")[0] for why in parted if "displaced" not in why} == {"no longer in its collections"}
     made = await change(world, "best", collections=None)
     assert set((await read_state(world.records, made.home)).members) == {*spring, *autumn}
 
@@ -220,6 +223,27 @@ async def test_a_deleted_exhibition_leaves_nothing_and_one_made_anew_begins_at_t
     assert state.number < 20
     assert_exact(state, present)
     assert [each.space for each in await exhibitions_view(world.records)] == ["va", "rgb15"]
+
+
+async def test_one_deleted_and_made_again_at_once_leaves_nothing_of_the_first(world: World) -> None:
+    items = await fill(world, 3)
+    first = await create(world, name="best", space="rgb")
+    await exhibitions.delete(world.records, world.publish, "best")
+    second, _ = await exhibitions.create(world.records, world.publish, settings("best", space="va"))
+    await calm(world)
+    assert await world.records.objects.list(f"exhibitions/{first.home}/") == []
+    assert set((await read_state(world.records, second.home)).members) == set(items)
+    assert await world.records.deleted_exhibitions() == []
+    # A paused owner of the first one wakes up and writes: reconcile has it swept away.
+    stale = ExhibitionPairing(first, world.records, RecordMembers(world.records))
+    await stale.take_over()
+    assert await world.records.deleted_exhibitions() == ["best"]
+    before = await read_state(world.records, second.home)
+    assert await upkeep.Reconciler(world.records, world.publish, 300).run_once(at_once=True) == {"pair": 1}
+    await calm(world)
+    assert await world.records.objects.list(f"exhibitions/{first.home}/") == []
+    assert await world.records.deleted_exhibitions() == []
+    assert await read_state(world.records, second.home) == before
 
 
 async def test_what_cannot_be_is_refused(world: World) -> None:

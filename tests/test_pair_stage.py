@@ -76,6 +76,9 @@ class MemoryMembers:
     async def ready(self, items: Sequence[str], settings: ExhibitionSettings) -> Mapping[str, Ready]:
         return {item: self.present[item] for item in items if item in self.present}
 
+    async def why_left(self, items: Sequence[str], settings: ExhibitionSettings) -> Mapping[str, str]:
+        return dict.fromkeys(items, "withdrawn")
+
 
 VECTORS = st.tuples(*[st.integers(0, 3)] * 3).map(lambda numbers: np.array(numbers, np.float32) + np.float32(0.25))
 

@@ -94,6 +94,10 @@ class Members(Protocol):
         """Those of the items that are alive, indexed, and wanted by the exhibition; the others are left out."""
         ...
 
+    async def why_left(self, items: Sequence[str], settings: ExhibitionSettings) -> Mapping[str, str]:
+        """Of items that `ready` left out, why, in a few words: withdrawn, or no longer in its collections."""
+        ...
+
 
 @dataclass(slots=True)
 class PairingState:
@@ -221,12 +225,17 @@ class Target:
                 return self.rule.join(split_item_id(item)[0], item, vector, ready.sequence)
             except ValueError as error:
                 log.warning("pair: %s stays free: %s", item, error)
-        return self.rule.leave(item, f"no vector in the space {self.space.name}")
+        return self.rule.leave(item, self.without_vector)
 
-    def leave(self, item: str) -> list[PairChange]:
-        """Let an item go."""
+    @property
+    def without_vector(self) -> str:
+        """Why a member stays free that lacks a vector."""
+        return f"no vector in the space {self.space.name}"
+
+    def leave(self, item: str, why: str = "withdrawn") -> list[PairChange]:
+        """Let an item go, for this reason."""
         self.moved += self.vectors.pop(item, None) is not None
-        return self.rule.leave(item)
+        return self.rule.leave(item, why)
 
     def set_pins(self, pins: Pins) -> list[PairChange]:
         """Make these the pinned pairs."""
@@ -345,8 +354,8 @@ class ExhibitionPairing:
         pairs = [(artwork, track, similarity) for (artwork, track), similarity in state.pairs.items()]
         await asyncio.to_thread(target.restore, present, pairs, state.pins)
         self._state = state
-        left = tuple(sorted(set(state.members) - set(present)))
-        steps = _withdrawn(target.rule.changes_since(pairs, "computed anew at the start"), left)
+        left = await self._reasons(sorted(set(state.members) - set(present)))
+        steps = _told(target.rule.changes_since(pairs, "computed anew at the start"), left)
         steps += target.set_pins(self.settings.pins)
         revision = self._revision(
             target,
@@ -379,15 +388,14 @@ class ExhibitionPairing:
         self._since.update(chosen)
         present = await self._members.ready(chosen, self.settings) if chosen else {}
         joined: list[str] = []
-        left: list[str] = []
+        left = await self._reasons([item for item in chosen if item in self._state.members and item not in present])
         try:
             steps = target.set_pins(self.settings.pins)
             for item in chosen:
                 ready = present.get(item)
                 if ready is None:
-                    if item in self._state.members:
-                        steps += target.leave(item)
-                        left.append(item)
+                    if item in left:
+                        steps += target.leave(item, left[item])
                     continue
                 # The same version may have other vectors: other models read it again.
                 steps += target.join(item, ready)
@@ -465,6 +473,7 @@ class ExhibitionPairing:
                 target.join(item, ready)
         target.set_pins(self.settings.pins)
         known = self._state.members
+        left = await self._reasons(sorted(set(known) - set(prepared.present)))
         try:
             revision = self._revision(
                 target,
@@ -473,7 +482,7 @@ class ExhibitionPairing:
                     for item, ready in sorted(prepared.present.items())
                     if known.get(item) != ready.version
                 ],
-                left=sorted(set(known) - set(prepared.present)),
+                left=left,
                 changes=self._switched(target, prepared.reason),
                 changed=prepared.present,
                 reason=prepared.reason,
@@ -512,7 +521,7 @@ class ExhibitionPairing:
         target: Target,
         *,
         joined: Sequence[str],
-        left: Sequence[str],
+        left: Mapping[str, str],
         changes: Sequence[PairChange],
         changed: Iterable[str],
         reason: str = "",
@@ -528,7 +537,7 @@ class ExhibitionPairing:
             joined=tuple(joined),
             left=tuple(left),
             changes=tuple(changes),
-            hung=tuple(self._hung(target, pairs, changes, set(changed), reason, at_once)),
+            hung=tuple(self._hung(target, pairs, changes, set(changed), left, reason, at_once)),
             basis=None if target.basis == self._state.basis else target.basis,
             pins=None if self.settings.pins == self._state.pins else self.settings.pins,
             made=now(),
@@ -540,6 +549,7 @@ class ExhibitionPairing:
         pairs: Mapping[tuple[str, str], float],
         changes: Sequence[PairChange],
         changed: set[str],
+        left: Mapping[str, str],
         reason: str,
         at_once: bool,
     ) -> list[PairChange]:
@@ -552,7 +562,8 @@ class ExhibitionPairing:
             gone = next((item for item in (artwork, track) if item not in rule), None)
             if gone is not None:
                 similarity = wall.pop((artwork, track))
-                found.append(_change(artwork, track, similarity, "parted", f"withdrawn: {gone}"))
+                told = left.get(gone, target.without_vector)
+                found.append(_change(artwork, track, similarity, "parted", f"{told}: {gone}"))
                 continue
             similarity = wall[(artwork, track)]
             if artwork in changed or track in changed:
@@ -590,6 +601,11 @@ class ExhibitionPairing:
         target.moved = 0
         self._drifted = await asyncio.to_thread(lambda: drifted(target.basis.constants, target.constants_today()))
 
+    async def _reasons(self, left: Sequence[str]) -> dict[str, str]:
+        """Why members are members no longer."""
+        told = await self._members.why_left(left, self.settings) if left else {}
+        return {item: told.get(item, "withdrawn") for item in left}
+
     async def _append(self, revision: PairingRevision) -> None:
         if await self._store.append_pairing(revision):
             self._state.apply(revision)
@@ -612,13 +628,12 @@ def _change(artwork: str, track: str, similarity: float, what: Any, why: str) ->
     return PairChange(artwork=artwork, track=track, similarity=similarity, what=what, why=why)
 
 
-def _withdrawn(changes: Sequence[PairChange], left: Sequence[str]) -> list[PairChange]:
-    """Say of pairs that parted because an item left that it left."""
-    gone = set(left)
+def _told(changes: Sequence[PairChange], left: Mapping[str, str]) -> list[PairChange]:
+    """Say of pairs that parted because an item left why it left."""
     told = []
     for change in changes:
-        item = next((each for each in (change.artwork, change.track) if each in gone), None)
-        told.append(change if item is None else change.model_copy(update={"why": f"withdrawn: {item}"}))
+        item = next((each for each in (change.artwork, change.track) if each in left), None)
+        told.append(change if item is None else change.model_copy(update={"why": f"{left[item]}: {item}"}))
     return told
 
 
