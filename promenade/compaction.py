@@ -7,13 +7,19 @@ the settings. The consumer group is made anew with them, since its offsets belon
 An exhibition's pairing is read from its newest snapshot and the revisions after it; those long before it have one
 use: a paused owner that wakes up finds its next number taken, and learns that it was overtaken. So they may only go
 while no worker runs, which is here and never while the stack is up.
+
+For the same reason it is here that the bytes of what was removed leave the disk: the embedded object store and the
+local vector store mark what is removed, and keep its bytes until their files are written anew.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gallery.views import status_view
@@ -23,27 +29,31 @@ from infra.records import Records
 from promenade.clients import connection_of, objects_of
 from promenade.reach import external
 from promenade.settings import Settings
-from promenade.supervisor import StackError, embedded_settings, stack_state, start_parts
+from promenade.supervisor import StackError, embedded_settings, stack_state, start_parts, vacuum_store
+from promenade.supervisor.parts import BROKER, STORE, StorePart
 from schemas.failures import Refused
 from workers.pair import SNAPSHOT_EVERY
 
 
 @dataclass(frozen=True, slots=True)
 class Compacted:
-    """What was done: names of topics that were removed and made, the partitions of each, revisions that went."""
+    """What was done: names of topics that were removed and made, the partitions of each, revisions that went, and
+    bytes that the disk got back from the stores (None where they are external: those have ways of their own).
+    """
 
     removed: tuple[str, ...]
     made: tuple[str, ...]
     partitions: int
     revisions: int
+    freed_bytes: int | None = None
 
 
 async def compact(data: Path, say: Callable[[str], None]) -> Compacted:
-    """Recreate the topics.
+    """Recreate the topics, remove old revisions and, where the stores are embedded, wipe what was removed.
 
     Raises:
         Refused: something still waits at a stage.
-        StackError: the embedded stack is up.
+        StackError: the embedded stack is up, or a store could not be wiped.
     """
     if external():
         settings = Settings(data=data)
@@ -53,8 +63,15 @@ async def compact(data: Path, say: Callable[[str], None]) -> Compacted:
     if state is not None and state.alive:
         raise StackError("the stack is up; stop it with `promenade down`, compact, and start it again.")
     settings = embedded_settings(data)
-    async with start_parts(settings, ("store", "broker"), say=say):
-        return await _recreate(settings, objects_of(settings), connection_of(settings), say)
+    async with start_parts(settings, (STORE, BROKER), say=say) as parts:
+        done = await _recreate(settings, objects_of(settings), connection_of(settings), say)
+        # The broker writes to the store too.
+        await parts.stop(BROKER)
+        store = parts.runners[STORE].part
+        assert isinstance(store, StorePart)
+        freed = await vacuum_store(store) + await asyncio.to_thread(vacuum_vectors, settings.data / "qdrant")
+        say(f"what was removed is wiped from the stores: {freed / 1e6:,.1f} MB freed")
+        return replace(done, freed_bytes=freed)
 
 
 async def _recreate(
@@ -92,3 +109,30 @@ async def prune(records: Records) -> int:
         if snapshot is not None:
             gone += await records.prune_pairing(settings.home, snapshot.number - SNAPSHOT_EVERY)
     return gone
+
+
+def vacuum_vectors(folder: Path) -> int:
+    """Write the files of a local vector store anew, without what was removed; bytes that the disk got back.
+
+    Qdrant's local mode keeps each collection in a file of SQLite, which leaves removed rows in free pages.
+
+    Raises:
+        StackError: a process has the store open, or a file cannot be written.
+    """
+    freed = 0
+    with contextlib.ExitStack() as stack:
+        if (folder / ".lock").exists():
+            lock = stack.enter_context((folder / ".lock").open("r+"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StackError(f"another process has the vector store {folder} open: stop it first.") from None
+        for file in sorted(folder.glob("collection/*/storage.sqlite")):
+            before = file.stat().st_size
+            try:
+                with contextlib.closing(sqlite3.connect(file)) as connection:
+                    connection.execute("VACUUM")
+            except sqlite3.Error as error:
+                raise StackError(f"{file} could not be written anew: {error}.") from None
+            freed += before - file.stat().st_size
+    return freed

@@ -9,6 +9,7 @@ from promenade.supervisor.errors import PartFailed, PortTaken, SecretsUnsafe, St
 from promenade.supervisor.separate import SeparateParts, borrowed_object_store, separate_settings, start_parts
 from promenade.supervisor.state import PartState, StackState, stack_state
 from promenade.supervisor.supervise import down, up
+from promenade.supervisor.vacuum import vacuum_store
 
 __all__ = [
     "PartFailed",
@@ -27,4 +28,5 @@ __all__ = [
     "stack_state",
     "start_parts",
     "up",
+    "vacuum_store",
 ]
