@@ -286,7 +286,8 @@ def test_noise_that_was_paired_with_a_floor_is_judged_by_the_command_that_pair_p
         files.append(file_of(tmp_path, f"{name}.csv", "\n".join([f"id,{columns}", *rows])))
     shown = pair(tmp_path, *files, "--space", "rgb15", "--rule", "stable", "--floor", 0.9)
     assert shown.exit_code == 0, said(shown)
-    command = next(line.partition("promenade ")[2] for line in shown.stdout.splitlines() if "promenade " in line)
+    command = next(line for line in shown.stdout.splitlines() if line.startswith("promenade evaluate"))
+    command = command.removeprefix("promenade ")
     told = json.loads(run(*shlex.split(command), "--json").stdout)
     shuffled = next(each for each in told["baselines"] if "shuffled" in each["name"])
     assert told["floor"] == 0.9

@@ -124,7 +124,8 @@ def pair(
             house.say(note)
         house.console.print(_summary(out, chosen, rule.value, floor, figures))
         if pairs:
-            house.console.print(f"To judge them beside chance: {evaluation}", markup=False, soft_wrap=True)
+            told = "Any rule beats random pairs; what it reaches where there is no structure is told by:"
+            house.console.print(f"{told}\n{evaluation}", markup=False, soft_wrap=True)
     raise typer.Exit(3 if bad else 0)
 
 
@@ -367,7 +368,8 @@ def show_judged(console: Any, judged: Judged) -> None:
         console.print(
             "Spread: standard deviation of the baseline from one repeat to the next. Lift: the pairs' mean divided "
             "by the baseline's; 1 is chance. Where all similarities are high lift stays near 1: read the spreads. "
-            "With a floor read the number of pairs too: what reaches it by chance lies as high, but is rarer."
+            "With a floor read the number of pairs too: what reaches it by chance lies as high, but is rarer. "
+            "Any rule beats a random assignment: whether there is structure, the other rows tell."
         )
     for note in judged.notes:
         console.print(note, markup=False)
