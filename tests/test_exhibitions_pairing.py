@@ -18,6 +18,7 @@ from schemas.failures import Passing
 from schemas.media import Kind, digest_of, item_id, split_item_id
 from schemas.records import ExhibitionSettings, PairingRevision, PairingSnapshot, now
 from workers.pair import ExhibitionPairing, PairingState, Prepared, Ready, read_state
+from workers.pairing.calm import hanging
 from workers.pairing.greedy import batch_greedy
 from workers.pairing.optimal import batch_optimal
 from workers.pairing.rules import batch_stable
@@ -228,6 +229,9 @@ class Curated(RuleBasedStateMachine):
 
         if self.attempt(owner, work):
             del self.waiting[:count]
+            # What the agent kept in mind from change to change misses no exchange that has to move.
+            state, chosen = self.owners[owner].state, self.settings
+            assert not hanging(state.hung, state.pairs, threshold=chosen.threshold, why={}, pinned=set(chosen.pins))
 
     @precondition(lambda self: any(agent.stale for agent in self.owners))
     @rule(owner=st.integers(0, 1))

@@ -37,7 +37,7 @@ from schemas.records import (
     now,
 )
 from workers.pairing.by_name import rule_named
-from workers.pairing.calm import hanging
+from workers.pairing.calm import Wall, hanging
 from workers.pairing.rules import Member, Rule
 from workers.pairing.similarity import Cosine, as_units
 from workers.pairing.spaces import constants_of, drifted, pairing_space
@@ -304,6 +304,10 @@ class ExhibitionPairing:
         self._owner = uuid.uuid4().hex
         self._target: Target | None = None
         self._state = PairingState(0, {}, {})
+        self._wall = Wall({}, {})
+        """Like the rule, it may be ahead of the log until a revision is written, and is made anew with it."""
+        self._moved_by: tuple[float, Pins] | None = None
+        """Threshold and pins by which all exchanges were last decided; None: they must all be looked at."""
         self._since: set[str] = set()
         """Items that changed since `prepare` read them."""
         self._drifted = False
@@ -354,6 +358,7 @@ class ExhibitionPairing:
         pairs = [(artwork, track, similarity) for (artwork, track), similarity in state.pairs.items()]
         await asyncio.to_thread(target.restore, present, pairs, state.pins)
         self._state = state
+        self._wall, self._moved_by = Wall(state.hung, state.pairs), None
         left = await self._reasons(sorted(set(state.members) - set(present)))
         steps = _told(target.rule.changes_since(pairs, "computed anew at the start"), left)
         steps += target.set_pins(self.settings.pins)
@@ -474,6 +479,7 @@ class ExhibitionPairing:
         target.set_pins(self.settings.pins)
         known = self._state.members
         left = await self._reasons(sorted(set(known) - set(prepared.present)))
+        self._moved_by = None
         try:
             revision = self._revision(
                 target,
@@ -528,8 +534,7 @@ class ExhibitionPairing:
         at_once: bool = False,
     ) -> PairingRevision:
         """The next revision: what happened to the target, and what the wall makes of it."""
-        pairs = dict(self._state.pairs)
-        _apply(pairs, changes)
+        self._wall.follow(changes)
         return PairingRevision(
             exhibition=self.settings.home,
             number=self._state.number + 1,
@@ -537,7 +542,7 @@ class ExhibitionPairing:
             joined=tuple(joined),
             left=tuple(left),
             changes=tuple(changes),
-            hung=tuple(self._hung(target, pairs, changes, set(changed), left, reason, at_once)),
+            hung=tuple(self._hung(target, changes, set(changed), left, reason, at_once)),
             basis=None if target.basis == self._state.basis else target.basis,
             pins=None if self.settings.pins == self._state.pins else self.settings.pins,
             made=now(),
@@ -546,38 +551,45 @@ class ExhibitionPairing:
     def _hung(
         self,
         target: Target,
-        pairs: Mapping[tuple[str, str], float],
         changes: Sequence[PairChange],
         changed: set[str],
         left: Mapping[str, str],
         reason: str,
         at_once: bool,
     ) -> list[PairChange]:
-        """What changes on the wall: those that left or fell below the floor go at once, the rest calmly."""
-        settings, rule, pinned = self.settings, target.rule, set(self.settings.pins)
+        """What changes on the wall: those that left or fell below the floor go at once, the rest calmly.
+
+        Looked at is what the changes touch, and everything where the wall moves by another threshold than before.
+        """
+        settings, rule, pinned, wall = self.settings, target.rule, set(self.settings.pins), self._wall
         lowest = rule.measure.lowest if target.basis.floor is None else as_units(target.basis.floor)
-        wall = dict(self._state.hung)
+        now_moves = at_once or settings.threshold == 0 or settings.hour == self._clock().hour
+        moved_by = 0.0 if now_moves else settings.threshold, settings.pins
+        wholly, self._moved_by = moved_by != self._moved_by, moved_by
+        touched = {*changed, *left, *(item for each in changes for item in (each.artwork, each.track))}
         found: list[PairChange] = []
-        for artwork, track in self._state.hung:
+        for artwork, track in wall.hung if wholly else wall.hung_with(touched):
+            similarity = before = wall.hung[(artwork, track)]
             gone = next((item for item in (artwork, track) if item not in rule), None)
             if gone is not None:
-                similarity = wall.pop((artwork, track))
                 told = left.get(gone, target.without_vector)
                 found.append(_change(artwork, track, similarity, "parted", f"{told}: {gone}"))
                 continue
-            similarity = wall[(artwork, track)]
             if artwork in changed or track in changed:
                 similarity = rule.similarity_of(artwork, track) or 0.0
             if as_units(similarity) < lowest and (artwork, track) not in pinned:
                 # No exchange that takes it down would gain anything: the floor alone speaks against it.
-                del wall[(artwork, track)]
                 found.append(_change(artwork, track, similarity, "parted", BELOW_THE_FLOOR))
-            elif as_units(similarity) != as_units(wall[(artwork, track)]):
-                wall[(artwork, track)] = similarity
+            elif as_units(similarity) != as_units(before):
                 found.append(_change(artwork, track, similarity, "rescored", reason or "the items were read anew"))
-        now_moves = at_once or settings.threshold == 0 or settings.hour == self._clock().hour
+        wall.hang(found)
+        # Who was left by a partner touches an exchange, too.
+        touched.update(item for each in found for item in (each.artwork, each.track))
         why = {} if reason and not at_once else {(each.artwork, each.track): each.why for each in changes}
-        found += hanging(wall, pairs, threshold=0.0 if now_moves else settings.threshold, why=why, pinned=pinned)
+        hung, wanted = (wall.hung, wall.target) if wholly else wall.around(touched)
+        moves = hanging(hung, wanted, threshold=moved_by[0], why=why, pinned=pinned)
+        wall.hang(moves)
+        found += moves
         parted = {(each.artwork, each.track) for each in found if each.what == "parted"}
         left_over = [each for each in found if each.what != "rescored" or (each.artwork, each.track) not in parted]
         return sorted(left_over, key=lambda change: change.what != "parted")

@@ -11,7 +11,7 @@ Which items are there, and what their similarities are, is decided by others.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,6 +41,85 @@ class Exchange:
     parted: tuple[tuple[str, str], ...]
     formed: tuple[tuple[str, str], ...]
     gain: int
+
+
+class _Pairing:
+    """Pairs that are one-to-one, found by pair and by item."""
+
+    def __init__(self, pairs: Hung) -> None:
+        self.pairs = dict(pairs)
+        self.of = {item: pair for pair in pairs for item in pair}
+
+    def apply(self, changes: Iterable[PairChange]) -> None:
+        for change in changes:
+            pair = change.artwork, change.track
+            if change.what == "parted":
+                self.pairs.pop(pair, None)
+                for item in pair:
+                    if self.of.get(item) == pair:
+                        del self.of[item]
+            else:
+                self.pairs[pair] = change.similarity
+                self.of.update(dict.fromkeys(pair, pair))
+
+
+class Wall:
+    """What hangs and what the rule demands, kept from change to change, so that a change costs what it touches.
+
+    An exchange waits as long as none of its items is touched: nothing in it changes meanwhile, so neither does what
+    it gains. Whoever keeps the wall asks again only for the exchanges around what did change.
+
+    Args:
+        hung: what hangs.
+        target: the exact pairing.
+    """
+
+    def __init__(self, hung: Hung, target: Hung) -> None:
+        self._hung = _Pairing(hung)
+        self._target = _Pairing(target)
+
+    @property
+    def hung(self) -> Hung:
+        """What hangs now."""
+        return self._hung.pairs
+
+    @property
+    def target(self) -> Hung:
+        """What the rule demands now."""
+        return self._target.pairs
+
+    def follow(self, changes: Iterable[PairChange]) -> None:
+        """The target changed."""
+        self._target.apply(changes)
+
+    def hang(self, changes: Iterable[PairChange]) -> None:
+        """The wall changed."""
+        self._hung.apply(changes)
+
+    def hung_with(self, items: Iterable[str]) -> list[tuple[str, str]]:
+        """The hung pairs of some items, in order."""
+        return sorted({pair for item in items if (pair := self._hung.of.get(item)) is not None})
+
+    def around(self, items: Iterable[str]) -> tuple[Hung, Hung]:
+        """The hung and the target pairs of all whole components (see `exchanges`) that hold one of the items."""
+        hung: dict[tuple[str, str], float] = {}
+        target: dict[tuple[str, str], float] = {}
+        waiting, seen = list(items), set()
+        while waiting:
+            item = waiting.pop()
+            if item in seen:
+                continue
+            seen.add(item)
+            old, new = self._hung.of.get(item), self._target.of.get(item)
+            if old == new:
+                continue
+            if old is not None:
+                hung[old] = self._hung.pairs[old]
+                waiting += old
+            if new is not None:
+                target[new] = self._target.pairs[new]
+                waiting += new
+        return hung, target
 
 
 def exchanges(hung: Hung, target: Hung) -> Iterator[Exchange]:
