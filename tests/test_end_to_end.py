@@ -127,6 +127,7 @@ def test_words_find_pictures_and_tracks(house: House, spring: list[dict[str, Any
         assert len(hits) == 3
         assert all(hit["item"].startswith(kind) and hit["item"] in ids(spring) for hit in hits)
         assert [hit["similarity"] for hit in hits] == sorted((hit["similarity"] for hit in hits), reverse=True)
+        assert hits[0]["similarity"] > hits[0]["chance"] and hits[0]["percentile"] > 50, "the best beats most others"
     only = house.json("search", "music", "--kind", "track", "--limit", "1")
     assert list(only) == ["track"]
     caption = house.json("show", spring[0]["item"])["parts"][-1]["caption"]
@@ -367,10 +368,21 @@ def test_compacting_forgets_the_events_and_nothing_else(
         house.logs,
     )
     house.down()
+    # A second time, everything that was ever written of the picture leaves the disk; nothing else does.
+    original = (folder / "picture-00024.jpg").read_bytes()
+    trace = original[len(original) // 2 :][:64]
+    assert files_with(house.data, trace) != []
+    assert json.loads(house("compact", "--json").out)["freed_bytes"] >= len(original)
+    assert files_with(house.data, trace) == []
     after = house.dump()
     after["items"].pop(reports[0]["item"])
     after["keys"].remove(f"items/{reports[0]['item']}/tombstones/000000.json")
     assert differences(before, after) == []
+
+
+def files_with(folder: Path, trace: bytes) -> list[Path]:
+    """Every file below the folder that holds these bytes."""
+    return [path for path in folder.rglob("*") if path.is_file() and trace in path.read_bytes()]
 
 
 def test_a_folder_without_data_is_named(tmp_path: Path) -> None:
