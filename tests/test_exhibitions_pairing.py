@@ -513,6 +513,53 @@ async def test_a_vector_of_another_dimension_keeps_its_item_free_and_harms_nobod
     assert fresh.state.pairs == agent.state.pairs
 
 
+def lengthened(ready: Ready) -> Ready:
+    """An item that other models read: one number more in each vector."""
+    return Ready(ready.version, ready.sequence, {name: np.append(each, 0.5) for name, each in ready.vectors.items()})
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("odd", [(0,), (5,), (7,), (0, 1, 2)])
+async def test_items_whose_vectors_have_another_dimension_than_most_stay_free_in_any_order_of_arrival(
+    space: dict[str, Any], odd: tuple[int, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    present = {
+        item: lengthened(ready) if number in odd else ready for number, (item, ready) in enumerate(some(4).items())
+    }
+    odd_ones = {item for number, item in enumerate(present) if number in odd}
+    log, members = MemoryLog(), MemoryMembers()
+    agent = ExhibitionPairing(ExhibitionSettings.model_validate({"name": "spring", **space}), log, members)
+    await agent.take_over()
+    for item, ready in present.items():
+        members.present[item] = ready
+        await agent.refresh([item])
+        await pair_anew(agent)
+    usual = {item: ready for item, ready in present.items() if item not in odd_ones}
+    assert len(agent.state.pairs) == min(sum(split_item_id(item)[0] is kind for item in usual) for kind in Kind)
+    assert_exact(log.replayed(), usual)
+    assert {item for item in odd_ones if f"{item} stays free" in caplog.text} == odd_ones
+    after = ExhibitionPairing(agent.settings, log, members)
+    await after.take_over()
+    assert not after.stale
+    assert after.state.pairs == agent.state.pairs
+
+
+async def test_when_most_items_have_vectors_of_another_dimension_the_exhibition_is_paired_by_those() -> None:
+    present = some(4)
+    agent, log, members = await agent_of(present, space="rgb")
+    for item in list(present)[:5]:
+        members.present[item] = lengthened(present[item])
+        await agent.refresh([item])
+    assert agent.stale
+    number = agent.state.number
+    await pair_anew(agent)
+    assert agent.state.number == number + 1
+    assert {change.why for change in log.revisions[number + 1].changes} == {
+        "re-paired: most items have vectors of another dimension now"
+    }
+    assert_exact(log.replayed(), {item: members.present[item] for item in list(present)[:5]})
+
+
 def vectors_of(angle: float) -> dict[str, Any]:
     return {"rgb": np.array([np.cos(angle), np.sin(angle), 0], np.float32)}
 

@@ -40,7 +40,7 @@ from workers.pairing.by_name import rule_named
 from workers.pairing.calm import Wall, hanging
 from workers.pairing.rules import Member, Rule
 from workers.pairing.similarity import Cosine, as_units
-from workers.pairing.spaces import constants_of, drifted, pairing_space
+from workers.pairing.spaces import Lengths, constants_of, drifted, most_frequent, pairing_space
 
 log = logging.getLogger(__name__)
 
@@ -189,8 +189,8 @@ def check_settings(settings: ExhibitionSettings) -> None:
 class Target:
     """A rule with the space that it pairs in: items join by their named vectors.
 
-    An item that lacks a vector in the space (made by other models, or of another dimension) is present and stays
-    free until a later version of it has one.
+    An item that lacks a vector in the space (made by other models, or of another dimension than most) is present
+    and stays free until a later version of it has one.
 
     Args:
         basis: space, rule, floor and constants.
@@ -203,6 +203,10 @@ class Target:
         self.rule: Rule = rule_named(basis.rule)(self.measure or Cosine(), floor=basis.floor)
         self.vectors: dict[str, Mapping[str, Vector]] = {}
         """Of all items, where the space has constants that may drift; empty otherwise."""
+        self._lengths: dict[str, Lengths] = {}
+        self._counts: Counter[Lengths] = Counter()
+        self.lengths: Lengths | None = basis.constants.dimensions or None
+        """How many numbers each component's vectors have that are paired here; None: the next item says it."""
         self.moved = 0
         """Items that came, left or got other vectors since the constants were last looked at."""
 
@@ -221,10 +225,9 @@ class Target:
         self._remember(item, ready)
         vector = self._vector(item, ready)
         if vector is not None:
-            try:
+            self.lengths = self.lengths or self._lengths[item]
+            if self._fits(item):
                 return self.rule.join(split_item_id(item)[0], item, vector, ready.sequence)
-            except ValueError as error:
-                log.warning("pair: %s stays free: %s", item, error)
         return self.rule.leave(item, self.without_vector)
 
     @property
@@ -235,6 +238,7 @@ class Target:
     def leave(self, item: str, why: str = "withdrawn") -> list[PairChange]:
         """Let an item go, for this reason."""
         self.moved += self.vectors.pop(item, None) is not None
+        self._count(item, None)
         return self.rule.leave(item, why)
 
     def set_pins(self, pins: Pins) -> list[PairChange]:
@@ -249,17 +253,47 @@ class Target:
 
     def _members(self, present: Mapping[str, Ready]) -> list[Member]:
         """Items with their vectors in the space; those of another dimension than most are left out."""
-        members = []
+        found = []
         for item, ready in sorted(present.items()):
             self._remember(item, ready)
             vector = self._vector(item, ready)
             if vector is not None:
-                members.append(Member(split_item_id(item)[0], item, vector, ready.sequence))
-        usual = Counter(np.size(each.vector) for each in members).most_common(1)
-        return [each for each in members if np.size(each.vector) == usual[0][0]]
+                found.append(Member(split_item_id(item)[0], item, vector, ready.sequence))
+        if not self.basis.constants.dimensions:
+            self.lengths = most_frequent(self._counts)
+        return [each for each in found if self._fits(each.identity)]
+
+    @property
+    def outnumbered(self) -> bool:
+        """True when most items have vectors of another dimension than those that are paired here."""
+        return bool(self._counts) and most_frequent(self._counts) != self.lengths
+
+    def _fits(self, item: str) -> bool:
+        if self._lengths[item] == self.lengths:
+            return True
+        log.warning(
+            "pair: %s stays free: its vector in the space %s has %s numbers, those of the others %s",
+            item,
+            self.space.name,
+            "+".join(map(str, self._lengths[item])),
+            "+".join(map(str, self.lengths or ())),
+        )
+        return False
+
+    def _count(self, item: str, lengths: Lengths | None) -> None:
+        before = self._lengths.pop(item, None)
+        if before is not None:
+            self._counts[before] -= 1
+            self._counts += Counter()  # drops those that are zero
+        if lengths is not None:
+            self._lengths[item] = lengths
+            self._counts[lengths] += 1
 
     def _vector(self, item: str, ready: Ready) -> Any:
-        return None if self.measure is None else self.space.vector(split_item_id(item)[0], ready.vectors)
+        kind = split_item_id(item)[0]
+        vector = None if self.measure is None else self.space.vector(kind, ready.vectors)
+        self._count(item, None if vector is None else self.space.dimensions(kind, ready.vectors))
+        return vector
 
     def _remember(self, item: str, ready: Ready) -> None:
         if self.space.has_constants:
@@ -324,10 +358,10 @@ class ExhibitionPairing:
 
     @property
     def stale(self) -> bool:
-        """True when the whole must be paired anew: the settings ask for another basis, or constants drifted."""
+        """True when the whole must be paired anew: by other settings, constants that drifted, or other vectors."""
         if self._target is None:
             return False
-        return self._drifted or not self._target.basis.fits(self.settings)
+        return self._drifted or self._target.outnumbered or not self._target.basis.fits(self.settings)
 
     def forget(self) -> None:
         """Read everything anew at the next use: a rebalance may have given the exhibition to somebody else."""
@@ -428,6 +462,7 @@ class ExhibitionPairing:
         """
         assert self._target is not None, "take_over comes first"
         settings, owner, before = self.settings, self._owner, self._target.basis
+        outnumbered = self._target.outnumbered
         self._since = set()
         present = dict(await self._members.ready(list(self._state.members), settings))
 
@@ -445,6 +480,8 @@ class ExhibitionPairing:
         asked = not before.fits(settings)
         if asked:
             reason = f"re-paired: space {settings.space}, rule {settings.rule}"
+        elif outnumbered:
+            reason = "re-paired: most items have vectors of another dimension now"
         elif before.constants.sigma is not None and not target.space.is_mix:
             reason = f"re-paired: sigma went from {before.constants.sigma:.4f} to {target.basis.constants.sigma:.4f}"
         else:

@@ -24,6 +24,7 @@ whole, kept until they drift by more than 5%.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -64,6 +65,8 @@ _SPELLED: Final = re.compile(
 )
 
 Array = NDArray[Any]
+Lengths = tuple[int, ...]
+"""How many numbers an item's vector has in each component of a space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,25 +235,36 @@ def item_vectors(score: Result, embedded: Result | None = None) -> dict[str, Arr
 # -- constants ---------------------------------------------------------------------------------------------
 
 
+def most_frequent(counts: Mapping[Lengths, int]) -> Lengths | None:
+    """The dimensions that most items have, the smaller ones where as many have others; None: there are no items.
+
+    Never those of whoever came first: a pairing depends on its items, not on their order.
+    """
+    return min(counts, key=lambda lengths: (-counts[lengths], lengths), default=None)
+
+
 def constants_of(space: PairingSpace, items: Iterable[tuple[Kind, Mapping[str, ArrayLike]]]) -> PairingConstants:
     """Sigma and calibrations of a space, taken from all items.
 
     Args:
         space: the space.
         items: each item's kind and vectors by name; those that lack one, or whose vectors are of another
-            dimension than the first one's, do not count.
+            dimension than most, do not count.
 
     Returns:
         Constants; with an empty side, sigma's published value and no curves (they are straight then).
     """
     if not space.has_constants:
         return PairingConstants()
-    sides: dict[Kind, list[Floats]] = {kind: [] for kind in Kind}
-    lengths: tuple[int, ...] | None = None
+    whole: list[tuple[Kind, Lengths, Floats]] = []
     for kind, vectors in items:
         found, vector = space.dimensions(kind, vectors), space.vector(kind, vectors)
-        lengths = lengths or found
-        if vector is not None and found == lengths:
+        if vector is not None and found is not None:
+            whole.append((kind, found, vector))
+    lengths = most_frequent(Counter(found for _, found, _ in whole))
+    sides: dict[Kind, list[Floats]] = {kind: [] for kind in Kind}
+    for kind, found, vector in whole:
+        if found == lengths:
             sides[kind].append(vector)
     dimensions = lengths or () if space.is_mix else ()
     left, right = (np.asarray(sides[kind]) for kind in (Kind.ARTWORK, Kind.TRACK))
