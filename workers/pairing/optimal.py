@@ -443,7 +443,10 @@ def batch_optimal(
     floor: float | None = None,
     pins: Iterable[tuple[str, str]] = (),
 ) -> Pairs:
-    """The same optimum by a library's dense solver (scipy): the reference for `OptimalRule`. 16 bytes a pair."""
+    """The same optimum by a library's dense solver (scipy): the reference for `OptimalRule`.
+
+    At its height it holds 32 bytes for each pair by MMVA's score, 35 by cosine, 72 for a mix of the two.
+    """
     pairs, left, right = pinned_first(artworks, tracks, measure, pins)
     if not left or not right:
         return pairs
