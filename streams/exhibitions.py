@@ -13,9 +13,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from infra.records import DEFAULT_EXHIBITION, ItemState, Records, version_text
 from schemas.events import Event, ItemEvent, PairingCommand, new_trace
 from schemas.failures import Lasting, Refused
+from schemas.faults import fault_text
 from schemas.media import Kind, split_item_id
 from schemas.profile import Profile
 from schemas.records import EVERY_COMPOSER, ExhibitionSettings, Revision, Stage, now
@@ -263,7 +266,7 @@ def updated(settings: ExhibitionSettings, changes: dict[str, Any]) -> Exhibition
     """
     try:
         return ExhibitionSettings.model_validate({**settings.model_dump(), **changes})
-    except ValueError as error:
-        first = error.errors(include_url=False)[0] if hasattr(error, "errors") else {"loc": (), "msg": str(error)}
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"])
-        raise Refused(f"{where}: {first['msg']}.") from None
+        raise Refused(f"{where}: {fault_text(first)}.") from None

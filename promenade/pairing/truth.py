@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 
 _DENSE: Final = 4_000_000
 """Up to this many cross pairs a rule's definition is computed word by word (about 150 bytes a pair for greedy and
-stable, 25 for optimal); above it the rule starts in blocks, which gives the same and needs little memory."""
+stable, up to 72 for optimal); above it the rule starts in blocks, which gives the same and needs little memory."""
 _REPEATED: Final = ((2_000_000, 10), (30_000_000, 3))
 """(up to so many cross pairs, a rule is run again so often for a baseline): beyond, `optimal` takes many minutes.
 The other rules take seconds for 100 million cross pairs."""
@@ -137,7 +137,7 @@ def pair_all(
         identities = {name: item_id(kind, f"{place:064x}") for place, name in enumerate(sorted(side))}
         names |= {identity: name for name, identity in identities.items()}
         members += [Member(kind, identities[name], side[name], order.get(name, 0)) for name in sorted(side)]
-    engine = rule_class.restore(measure, members, [], floor=floor).rule
+    engine = rule_class.filled(measure, members, floor=floor)
     return {names[artwork]: (names[track], similarity) for artwork, (track, similarity) in engine.pairs().items()}
 
 
