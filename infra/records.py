@@ -538,7 +538,9 @@ class Records:
         state = await self.state(item)
         if state.buried < 0:
             return 0
-        await self.objects.show(self._unlisted(state))
+        known = {version for version, _ in [*state.results, *state.dead]} | {state.latest or (0, 1)}
+        buried = {version for version in known if version[0] <= state.buried} | {(state.buried, 1)}
+        await self.objects.show(self._folders(item, buried))
         state = await self.state(item)
         gone = self.left_behind(state)
         for prefix in (f"media/{split_item_id(item)[1]}/", f"renditions/{item}/"):
@@ -561,16 +563,25 @@ class Records:
             return []
         return [key for key in state.keys if cls._is_buried(state, key, ITEMS + state.item)]
 
+    async def show_begun(self) -> None:
+        """Bring to light what a killed store kept half of items whose ingest nobody finished (see `infra.objects`).
+
+        To be called before anybody removes what no listing tells of.
+        """
+        known = {state.item: state for state in await self.all_states()}
+        for item in {info.key.split("/")[1] for info in await self.objects.list("renditions/")}:
+            state = known.get(item, ItemState(item))
+            if state.latest is None or not state.alive:
+                await self.objects.show(self._folders(item, {(state.buried + 1, 1)}))
+
     @staticmethod
-    def _unlisted(state: ItemState) -> list[str]:
+    def _folders(item: str, versions: Iterable[Version]) -> list[str]:
         """A key in every folder in which a killed store may hold something that no listing tells of."""
-        known = {version for version, _ in [*state.results, *state.dead]} | {state.latest or (0, 1)}
-        versions = {version for version in known if version[0] <= state.buried} | {(state.buried, 1)}
-        keys = [revision_key(state.item, (0, 0))]
-        keys += [membership_key(state.item, each, "any") for each in {version[0] for version in versions}]
+        keys = [revision_key(item, (0, 0))]
+        keys += [membership_key(item, each, "any") for each in {version[0] for version in versions}]
         for version in versions:
-            keys.append(dead_key(state.item, version, "any"))
-            keys += [result_key(state.item, version, stage, "any") for stage in Stage]
+            keys.append(dead_key(item, version, "any"))
+            keys += [result_key(item, version, stage, "any") for stage in Stage]
         return keys
 
     @staticmethod

@@ -92,6 +92,7 @@ async def _recreate(
         made = await asyncio.to_thread(topics.prepare, settings.partitions, settings.replication)
         say(f"{len(removed)} topics removed, {len(made)} made with {settings.partitions} partitions each")
         revisions = await prune(records)
+        await records.show_begun()
         say(f"{revisions} old revisions of pairings removed")
         return Compacted(tuple(removed), tuple(made), settings.partitions, revisions)
     finally:

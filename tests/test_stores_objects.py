@@ -21,11 +21,11 @@ from minio.error import S3Error
 from urllib3.response import HTTPResponse
 
 from infra.objects import NotFound, Objects, Refusing
-from infra.records import Records, tombstone_key
+from infra.records import Records, rendition_key, tombstone_key
 from promenade.reach import plain
 from schemas.failures import Passing
-from schemas.records import DeadLetter, IndexBody, Provenance, Result, Tombstone, now
-from tests.stack_fixtures import Reached, Stack, put_item
+from schemas.records import Catalogue, DeadLetter, IndexBody, Membership, Provenance, Result, Tombstone, now
+from tests.stack_fixtures import Reached, Stack, made_item, put_item
 
 pytestmark = pytest.mark.stack
 
@@ -368,6 +368,22 @@ async def test_a_kill_while_folders_are_made_leaves_nothing_that_anybody_sees(
     assert len(server.objects) == 2
     assert [info.key for info in await objects.list("")] == ["a/object"]
     assert await objects.folders("a/") == []
+
+
+async def test_an_ingest_that_nobody_finished_is_brought_to_light(half_kept: tuple[Objects, HalfKept]) -> None:
+    objects, server = half_kept
+    records = Records(objects)
+    finished, begun = await put_item(records, "a"), made_item("b")
+    await objects.put(rendition_key(begun, 0, "picture.jpg"), b"b")
+    membership = Membership(
+        item=begun, generation=0, collection="spring", catalogue=Catalogue(), source="b", added=now()
+    )
+    server.dies_before = f"items/{begun}/"
+    with pytest.raises(Passing):
+        await records.put_membership(membership)
+    assert [state.item for state in await records.all_states()] == [finished]
+    await records.show_begun()
+    assert (await records.state(begun)).memberships_by_generation == {0: {"spring"}}
 
 
 async def test_a_takedown_finds_what_a_killed_store_kept_half(half_kept: tuple[Objects, HalfKept]) -> None:
