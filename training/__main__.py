@@ -227,7 +227,9 @@ def _export(options: Any) -> dict[str, Any]:
 def say(*lines: str) -> None:
     """Words for people, apart from results."""
     for line in lines:
-        print(line, file=sys.stderr, flush=True)
+        # In one piece: processes that share a terminal would cut into each other's lines.
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
