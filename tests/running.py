@@ -123,6 +123,7 @@ class House:
     def __init__(self, data: Path) -> None:
         self.data = data.resolve()
         self.first_port = free_ports(20)
+        self.begun = time.time()
 
     def __call__(self, *arguments: str | Path, **options: Any) -> Said:
         """A command with this folder."""
@@ -200,7 +201,12 @@ class House:
         return (
             [f"{each.pid} {each.name()}" for each in marked_processes(self.data)]
             + [each.name for each in Path("/dev/shm").glob(prefix + "*")]
-            + [each.name for each in Path("/tmp").glob("seaweedfs-*.sock") if each.stem.rsplit("-", 1)[-1] in ports]
+            + [
+                each.name
+                for each in Path("/tmp").glob("seaweedfs-*.sock")
+                # Older ones are of a stack that was killed on the same ports, by somebody else.
+                if each.stem.rsplit("-", 1)[-1] in ports and each.stat().st_mtime >= self.begun
+            ]
         )
 
     def dump(self) -> dict[str, Any]:
