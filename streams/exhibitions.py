@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from infra.records import DEFAULT_EXHIBITION, ItemState, Records, version_text
 from schemas.events import Event, ItemEvent, PairingCommand, new_trace
 from schemas.failures import Lasting, Refused
-from schemas.faults import fault_text
+from schemas.faults import explained
 from schemas.media import Kind, split_item_id
 from schemas.profile import Profile
 from schemas.records import EVERY_COMPOSER, ExhibitionSettings, Revision, Stage, now
@@ -267,6 +267,4 @@ def updated(settings: ExhibitionSettings, changes: dict[str, Any]) -> Exhibition
     try:
         return ExhibitionSettings.model_validate({**settings.model_dump(), **changes})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise Refused(f"{where}: {fault_text(first)}.") from None
+        raise Refused(explained(error)) from None

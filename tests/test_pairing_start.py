@@ -84,9 +84,12 @@ VECTORS = st.lists(st.one_of(COARSE, FINE, st.just((1.0, 1.0))), max_size=12)
 PINNED = st.lists(st.tuples(st.integers(0, 13), st.integers(0, 13)), max_size=3)
 
 
-@pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lists of two, so that the first solution over them is seldom the best, and half of what is wrong left over."""
+@pytest.fixture(params=["wide", "narrow"])
+def lists(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists as they are; or of two, so that the first solution over them is seldom the best, and half of what is
+    wrong left over."""
+    if request.param == "wide":
+        return
     monkeypatch.setattr("workers.pairing.start._WIDTH", 2)
     monkeypatch.setattr("workers.pairing.optimal._WIDTH", 2)
     monkeypatch.setattr("workers.pairing.optimal._MENDED", 2)
@@ -101,7 +104,8 @@ def _pins(numbers: list[tuple[int, int]]) -> Pins:
     return [(name_of(Kind.ARTWORK, one), name_of(Kind.TRACK, two)) for one, two in artworks.items()]
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.usefixtures("lists")
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     VECTORS, VECTORS, st.sampled_from(MEASURES), st.sampled_from([None, None, -0.5, 0.0, 0.6, 1.0]), PINNED, st.data()
 )
@@ -129,32 +133,10 @@ def test_the_start_is_the_dense_optimum_and_stays_optimal(
         check(rule, sides, measure, floor, pins)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    VECTORS, VECTORS, st.sampled_from(MEASURES), st.sampled_from([None, None, -0.5, 0.0, 0.6, 1.0]), PINNED, st.data()
-)
-def test_the_start_is_exact_where_lists_are_too_short(
-    narrow: None,
-    artworks: list[tuple[float, ...]],
-    tracks: list[tuple[float, ...]],
-    measure: Measure,
-    floor: float | None,
-    pinned: list[tuple[int, int]],
-    data: st.DataObject,
-) -> None:
-    test_the_start_is_the_dense_optimum_and_stays_optimal.hypothesis.inner_test(
-        artworks, tracks, measure, floor, pinned, data
-    )
-
-
 @pytest.mark.parametrize("dimension", [3, 15, 100])
 @pytest.mark.parametrize("counts", [(400, 400), (400, 440), (440, 400)])
-@pytest.mark.parametrize("lists", ["wide", "narrow"])
-def test_larger_random_sides_start_optimal_and_stay_so(
-    dimension: int, counts: tuple[int, int], lists: str, request: pytest.FixtureRequest
-) -> None:
-    if lists == "narrow":
-        request.getfixturevalue("narrow")
+@pytest.mark.usefixtures("lists")
+def test_larger_random_sides_start_optimal_and_stay_so(dimension: int, counts: tuple[int, int]) -> None:
     generator = np.random.default_rng([dimension, *counts])
     vectors = [generator.random((count, dimension)) - 0.2 for count in counts]
     # Some are the same as others, on both sides.
