@@ -35,6 +35,7 @@ from pydantic import BaseModel, ValidationError
 
 from infra.objects import NotFound, ObjectInfo, Objects
 from schemas.failures import Lasting
+from schemas.faults import first_fault
 from schemas.media import RENDITION_NAMES, Kind, split_item_id
 from schemas.records import (
     DeadLetter,
@@ -808,10 +809,9 @@ class Records:
         try:
             return model.model_validate_json(content)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(step) for step in first["loc"])
+            where, words = first_fault(error)
             raise Lasting(
-                f"the object {key} does not fit its schema at {where}: {first['msg']}.",
+                f"the object {key} does not fit its schema at {where}: {words}.",
                 "It was changed by other hands; withdraw the item and ingest it again.",
             ) from None
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.failures import Refused
+from schemas.faults import first_fault
 from schemas.profile import Profile
 
 
@@ -80,6 +81,5 @@ def _validated(form: type[Form], path: Path) -> Form | None:
     except tomllib.TOMLDecodeError as error:
         raise Refused(f"the profile file {path} is not TOML: {error}.") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise Refused(f"the profile file {path} does not fit at {where}: {first['msg']}.") from None
+        where, words = first_fault(error)
+        raise Refused(f"the profile file {path} does not fit at {where}: {words}.") from None

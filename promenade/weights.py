@@ -26,6 +26,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from schemas.failures import Refused
+from schemas.faults import first_fault
 from schemas.records import now
 
 MARKER: Final = "fetched.json"
@@ -123,9 +124,8 @@ def read_list(path: Path) -> WeightsList:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Refused(f"the list of weights {path} is not TOML: {error}.") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise Refused(f"the list of weights {path} does not fit at {where}: {first['msg']}.") from None
+        where, words = first_fault(error)
+        raise Refused(f"the list of weights {path} does not fit at {where}: {words}.") from None
 
 
 class FetchedFile(BaseModel):

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from schemas.failures import Lasting
+from schemas.faults import first_fault
 from schemas.media import CollectionName, ComposerName, ItemId, PieceId
 from schemas.records import EDGE_COMPOSER, MusicRecord, Stage, now
 
@@ -296,10 +297,10 @@ def decode(content: bytes | None, expected: type[Event]) -> Event:
     try:
         event = _ADAPTER.validate_python(plain)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(step) for step in first["loc"]) or "event"
+        where, words = first_fault(error)
+        where = where or "event"
         raise Lasting(
-            f"the event does not fit its schema at {where[:100]}: {first['msg'][:300]}.",
+            f"the event does not fit its schema at {where[:100]}: {words[:300]}.",
             "See schemas/json for the schema.",
         ) from None
     if not isinstance(event, expected):

@@ -59,6 +59,12 @@ _BOUNDS: Final = {
 }
 
 
+def first_fault(error: ValidationError) -> tuple[str, str]:
+    """Path to the first fault in a document (empty: the whole of it), and pydantic's own words for it."""
+    first = error.errors(include_url=False)[0]
+    return ".".join(str(step) for step in first["loc"]), first["msg"]
+
+
 def explained(error: ValidationError) -> str:
     """All faults of an error as one sentence, each with the path to what is wrong. Inputs are not quoted."""
     told = []
