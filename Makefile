@@ -13,13 +13,15 @@ DATA ?= promenade-data
 demo: setup
 	$(PROMENADE) demo --data $(DATA)
 
-## The tests.
+## The tests. Whole files go to so many processes at once (0: one after the other, in this one).
+TEST_PROCESSES ?= 2
+TEST_SHARES = -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 test: setup .venv/.development
-	.venv/bin/python -m pytest $(PYTEST_OPTIONS) -m "not soak" tests
+	.venv/bin/python -m pytest $(TEST_SHARES) $(PYTEST_OPTIONS) -m "not soak" tests
 
 ## The tests of the full profile's models, with torch, at tiny size on the CPU.
 test-models: .models/.made
-	.models/bin/python -m pytest $(PYTEST_OPTIONS) --confcutdir tests/models tests/models
+	.models/bin/python -m pytest $(TEST_SHARES) $(PYTEST_OPTIONS) --confcutdir tests/models tests/models
 
 ## Style and types.
 check: .venv/.development

@@ -34,6 +34,7 @@ from promenade.supervisor import StackState, borrowed_object_store, embedded_set
 from promenade.supervisor.processes import free_ports, marked_processes
 from schemas.records import Stage
 from tests.stack_fixtures import need_parts
+from tests.warm import run_warm
 from workers.pair import read_state
 
 SERVER: Final = CLONE / ".serving" / "lib" / "python3.11" / "site-packages" / "pytriton"
@@ -87,16 +88,20 @@ def command(
     environment: Mapping[str, str] | None = None,
     expect: Sequence[int] | None = (0,),
     timeout: float = 180.0,
+    fresh: bool = False,
 ) -> Said:
-    """Run `promenade ...` as a process; fails with everything it said where it ends otherwise than expected."""
-    done = subprocess.run(
-        [sys.executable, "-m", "promenade.cli", *map(str, arguments), *(["--data", str(data)] if data else [])],
-        env=dict(environment) if environment is not None else clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    """Run `promenade ...` as a process; fails with everything it said where it ends otherwise than expected.
+
+    fresh: start a new interpreter for it, as a person does, and not one that has read the modules already.
+    """
+    words = [*map(str, arguments), *(["--data", str(data)] if data else [])]
+    given = dict(environment) if environment is not None else clean_environment()
+    if fresh:
+        done = subprocess.run(
+            started(*words), env=given, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    else:
+        done = run_warm(words, given, timeout)
     said = Said(done.returncode, done.stdout, done.stderr)
     if expect is not None and said.status not in expect:
         raise AssertionError(
@@ -136,7 +141,7 @@ class House:
     def up(self) -> float:
         """Start in the background; seconds until ready as the supervisor counts."""
         try:
-            self("up", "--detach", "--ports-from", str(self.first_port))
+            self("up", "--detach", "--ports-from", str(self.first_port), fresh=True)
         except BaseException:
             print(self.logs())
             raise

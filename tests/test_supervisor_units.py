@@ -223,3 +223,22 @@ def test_ends_are_told_in_words() -> None:
     assert exit_text(3) == "exit code 3"
     assert exit_text(-9) == "killed by SIGKILL"
     assert exit_text(-200) == "killed by signal 200"
+
+
+def test_ports_that_one_process_was_given_are_given_to_no_other_while_it_lives() -> None:
+    program = "from promenade.supervisor.processes import _claim; import sys; sys.exit(not _claim(int(sys.argv[1])))"
+
+    def may_have(first: int) -> bool:
+        return subprocess.run([sys.executable, "-c", program, str(first)], check=False).returncode == 0
+
+    first = free_ports(20)
+    assert not may_have(first)
+    # One server of a stack listens 10000 above.
+    assert not may_have(first + 10000)
+    holder = subprocess.run(
+        [sys.executable, "-c", "from promenade.supervisor.processes import free_ports; print(free_ports(20))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert may_have(int(holder.stdout))

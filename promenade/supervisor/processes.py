@@ -29,6 +29,8 @@ START_LINE: Final = re.compile(r"--- \S+ starts, ")
 TROUBLE: Final = re.compile(r"error|fail|cannot|refused|denied|panic|in use|no space", re.IGNORECASE)
 LOG_BYTES: Final = 5 * 1024 * 1024
 LOGS_KEPT: Final = 3
+PORTS_OF_A_BLOCK: Final = 20
+_CLAIMS: Final[list[socket.socket]] = []
 SMALLEST_FREE_DISK: Final = 256 * 1024 * 1024
 _LAUNCHER: Final = Path(__file__).with_name("launch.py")
 _GONE = (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, OSError)
@@ -144,21 +146,40 @@ def port_is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` loopback ports in a row that are free now, each tried by binding it.
+    """The first of `count` (up to 20) loopback ports in a row that are free now, each tried by binding it.
 
     The same ports 10000 above are free too, as one server insists on that distance. Taken from below the range
     from which the kernel gives ports to outgoing connections: a port from inside that range could be taken by
-    such a connection while its part restarts.
+    such a connection while its part restarts. No other process that asks here is given them while this one lives,
+    bound or not: parts bind their ports some time after they were chosen, and again after a restart.
     """
     lowest_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     for _ in range(200):
-        first = random.randrange(10240, max(lowest_outgoing, 12288) - count)
+        block = random.randrange(10240 // PORTS_OF_A_BLOCK, max(lowest_outgoing, 12288) // PORTS_OF_A_BLOCK)
+        first = block * PORTS_OF_A_BLOCK
         if all(
             port_is_free(port)
             for port in (*range(first, first + count), *range(first + 10000, first + 10000 + count))
-        ):
+        ) and _claim(first):
             return first
     raise StackError(f"found no {count} free ports in a row on {LOOPBACK}: is this machine full of servers?")
+
+
+def _claim(first: int) -> bool:
+    """Claim the block of ports that begins at `first`, and that 10000 above, until this process ends."""
+    claims: list[socket.socket] = []
+    for start in (first, first + 10000):
+        # A name in Linux' abstract namespace: it goes with its process, however that ends, and leaves no file.
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(f"\0promenade-ports-{start}")
+        except OSError:
+            for each in (claim, *claims):
+                each.close()
+            return False
+        claims.append(claim)
+    _CLAIMS.extend(claims)
+    return True
 
 
 def check_ports(ports: Mapping[str, int]) -> None:
