@@ -27,6 +27,7 @@ from infra.objects import NotFound
 from infra.records import SOUND_TYPES, ItemState, Records, compose_letter, dead_key, media_key, piece_key
 from schemas.events import Event, MusicComposed, new_trace
 from schemas.failures import Declined, Lasting, Passing, Refused
+from schemas.faults import explained
 from schemas.media import Kind, split_item_id
 from schemas.records import DEFAULT_SECONDS, EVERY_COMPOSER, MusicRecord
 from workers.compose import Gone, Made, NoComposer, Place, Question, Studio, Unknown
@@ -436,9 +437,8 @@ def music_routes(music: LiveMusic) -> APIRouter:
         try:
             wish = MusicWish.model_validate_json(body)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(step) for step in first["loc"]) or "request"
-            return JSONResponse({"detail": f"{where[:100]}: {first['msg'][:300]}."}, 422)
+            # A field's name is the asker's own text, of any length.
+            return JSONResponse({"detail": explained(error)[:500]}, 422)
         try:
             composer = await chosen(wish)
             question = await studio.question(wish.artwork, wish.seconds, wish.seed, wish.wishes, composer)

@@ -43,6 +43,8 @@ def fault_text(fault: Mapping[str, Any], expected: str = "") -> str:
     elif kind in _BOUNDS:
         name, words = _BOUNDS[kind]
         expected = expected or words.format(context[name])
+    elif kind == "string_type":
+        expected = expected or "text"
     elif kind.partition("_")[0] in _KINDS:
         expected = expected or _KINDS[kind.partition("_")[0]]
     if not expected:

@@ -25,6 +25,7 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
 from schemas.failures import Lasting, Refused
+from schemas.faults import fault_text
 from schemas.records import Catalogue
 from streams.ingest import Outcome, Report, Source
 
@@ -167,7 +168,7 @@ def _row(row: Mapping[str, Any], root: Path) -> tuple[Path, Catalogue]:
         return file, Catalogue.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise Lasting(f"its {first['loc'][0]} does not fit: {first['msg']}.", "Shorten or mend it.") from None
+        raise Lasting(f"its {first['loc'][0]} {fault_text(first)}.", "Shorten or mend it.") from None
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:

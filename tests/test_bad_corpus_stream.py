@@ -87,7 +87,7 @@ def make_rows(folder: Path) -> dict[str, str]:
         "rows.csv line 5": "outside the manifest's folder",
         "rows.csv line 6": "outside the manifest's folder",
         "gone.jpg": "no such file",
-        "rows.csv line 8": "title does not fit",
+        "rows.csv line 8": "title has 9,999 characters; 500 characters are the most",
         "rows.csv line 9": "3 values for 4 columns",
         "rows.jsonl line 2": "not JSON",
         "rows.jsonl line 3": "not a JSON object",

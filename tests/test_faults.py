@@ -149,7 +149,7 @@ def closing() -> Iterator[list[House]]:
 def test_each_process_may_be_killed_once(tmp_path: Path, closing: list[House]) -> None:
     need_everything()
     seed = int(os.environ.get("PROMENADE_SOAK_SEED", random.SystemRandom().randrange(10**6)))
-    waves = wave_folders(tmp_path, len(VICTIMS), 8)
+    waves = wave_folders(tmp_path, len(VICTIMS), 6)
     closing.append(House(tmp_path / "undisturbed"))
     expected = undisturbed(closing[0], waves)
     one_round(tmp_path / "disturbed", waves, expected, seed)

@@ -159,7 +159,7 @@ async def test_a_bad_row_is_told_with_its_line_and_the_others_come(tmp_path: Pat
             (4, "same file"),
             (5, "same file"),
             (6, "names no file"),
-            (7, "title does not fit"),
+            (7, "title has 600 characters; 500 characters are the most"),
             (8, "cannot exist"),
         ],
         strict=True,
