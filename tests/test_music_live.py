@@ -360,7 +360,7 @@ async def test_a_store_that_is_away_for_a_while_loses_no_finished_piece(
         ({"seconds": 181}, 422, "5 to 180"),
         ({"seconds": "long"}, 422, "seconds"),
         ({"artwork": 5}, 422, "artwork: it is not text"),
-        ({"seed": -1}, 422, "seed: it is not 0 or more"),
+        ({"seed": -1}, 422, "a seed is a whole number from 0"),
         ({"wishes": {"tempo": [1]}}, 422, "wishes"),
         ({"wishes": {f"wish {number}": 1 for number in range(11)}}, 422, "too many"),
         ({"colour": "red"}, 422, "colour"),
