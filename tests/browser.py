@@ -19,8 +19,10 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
+from tests.patience import patient
+
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "chrome")
-PATIENCE: Final = 60.0
+PATIENCE: Final = patient(60)
 """Seconds for anything to come true: a busy machine is slow, and nothing here is measured."""
 
 _KEYS: Final = {

@@ -33,6 +33,7 @@ from promenade.settings import CLONE, Settings
 from promenade.supervisor import StackState, borrowed_object_store, embedded_settings, stack_state
 from promenade.supervisor.processes import free_ports, marked_processes
 from schemas.records import Stage
+from tests.patience import deadline, patient
 from tests.stack_fixtures import need_parts
 from tests.warm import run_warm
 from workers.pair import read_state
@@ -87,7 +88,7 @@ def command(
     data: Path | None = None,
     environment: Mapping[str, str] | None = None,
     expect: Sequence[int] | None = (0,),
-    timeout: float = 180.0,
+    timeout: float = patient(180),
     fresh: bool = False,
 ) -> Said:
     """Run `promenade ...` as a process; fails with everything it said where it ends otherwise than expected.
@@ -112,12 +113,12 @@ def command(
 
 def until(what: str, look: Callable[[], Any], seconds: float, show: Callable[[], object] = lambda: "") -> Any:
     """Look again and again until the answer is true; fails with `show` after a generous time."""
-    deadline = time.monotonic() + seconds
+    end = deadline(seconds)
     while True:
         found = look()
         if found:
             return found
-        if time.monotonic() > deadline:
+        if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {seconds:.0f} s; {show()}")
         time.sleep(0.1)
 
@@ -170,7 +171,9 @@ class House:
 
     def get(self, path: str, **query: Any) -> httpx.Response:
         """Ask the worker."""
-        return httpx.get(f"http://127.0.0.1:{self.first_port}{path}", params=query, timeout=20, trust_env=False)
+        return httpx.get(
+            f"http://127.0.0.1:{self.first_port}{path}", params=query, timeout=patient(20), trust_env=False
+        )
 
     def producer(self) -> Producer:
         """Something that can publish any bytes."""

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pytest
 
 from infra.serving import triton
+from tests.patience import deadline, patient
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".serving"
@@ -86,7 +87,7 @@ class Served:
 
     def infer(self, model: str, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Ask a model; raises tritonclient's InferenceServerException when it refuses."""
-        answer = self.client.infer(model, self.tensors(inputs), client_timeout=120)
+        answer = self.client.infer(model, self.tensors(inputs), client_timeout=patient(120))
         return {name: answer.as_numpy(name) for name in outputs}
 
 
@@ -130,7 +131,7 @@ def running(
             start.arguments, env={**start.environment, **(variables or {})}, stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        until = time.monotonic() + seconds
+        until = deadline(seconds)
         while not triton.ready(ports):
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"the model server did not start:\n{log.read_text()[-4000:]}")

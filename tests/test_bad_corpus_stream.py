@@ -24,9 +24,10 @@ from kafka import KafkaProducer
 from schemas.events import Arrived, Captioned, Embedded, Event, PairingCommand, Scored, Withdrawn, new_trace
 from streams.sources import printable
 from tests.bad_corpus import Case, encoded, make_corpus, picture, sound, tone
+from tests.patience import patient
 from tests.running import House, need_everything, until
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(patient(300))]
 
 GOOD_PICTURES, GOOD_TRACKS = 94, 6
 NOBODY = "artwork-" + "0" * 63 + "1"

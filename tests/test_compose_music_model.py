@@ -19,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from infra.serving import triton
 from promenade.profile import read_profile
+from tests.patience import deadline, patient
 from tests.serving_fixtures import REPOSITORY, Served, missing, serve
 
 MODEL = "compose_music"
@@ -26,7 +27,7 @@ RATE = 48_000
 
 Array = npt.NDArray[Any]
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(patient(240))
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +251,7 @@ def test_unloading_in_the_middle_of_a_piece_leaves_no_process(served: Served) ->
     one.cancel()
     before = triton.stubs(served.process)[MODEL]
     triton.heal(served.ports, MODEL)
-    until = time.monotonic() + 30
+    until = deadline(30)
     while (now := triton.stubs(served.process).get(MODEL)) in (None, before) and time.monotonic() < until:
         time.sleep(0.1)
     assert now not in (None, before)

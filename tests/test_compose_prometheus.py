@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.patience import patient
+
 TOP = Path(__file__).resolve().parent.parent
 CONFIG = TOP / "infra" / "prometheus" / "prometheus.yml"
 START = TOP / "infra" / "prometheus" / "start"
@@ -147,7 +149,7 @@ def test_prometheus_starts_by_the_script_with_the_configuration(tmp_path: Path) 
             stderr=output,
         )
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + patient(60)
             ready = False
             while not ready and time.monotonic() < deadline and process.poll() is None:
                 try:
@@ -160,4 +162,4 @@ def test_prometheus_starts_by_the_script_with_the_configuration(tmp_path: Path) 
                 assert b"kafka-exporter" in answer.read()
         finally:
             process.terminate()
-            assert process.wait(timeout=20) == 0
+            assert process.wait(timeout=patient(20)) == 0

@@ -18,9 +18,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from promenade.samples import made
+from tests.patience import patient
 from tests.running import House, clean_environment, command, differences, need_everything, started, until
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(patient(240))]
 
 PICTURES, TRACKS = 10, 4
 
@@ -270,7 +271,7 @@ def test_a_folder_that_fills_up_is_watched(house: House, files: Path) -> None:
         until("what came later is brought in", lambda: there() == 3, 60, house.logs)
     finally:
         watcher.send_signal(signal.SIGINT)
-        _, said = watcher.communicate(timeout=30)
+        _, said = watcher.communicate(timeout=patient(30))
     assert watcher.returncode in (0, 130), said
     assert "Traceback" not in said
     assert there() == 3

@@ -22,10 +22,11 @@ import pytest
 from promenade.clients import objects_of
 from promenade.samples import made
 from promenade.supervisor.processes import free_ports
+from tests.patience import patient
 from tests.running import Said, clean_environment, command, dump_records, need_everything, started, until
 from tests.stack_fixtures import Stack
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(patient(300))]
 
 PARTS = {"models": "model server", "store": "object store", "broker": "broker"}
 AWAY_SECONDS = [pytest.param(8.0, id="8s"), pytest.param(30.0, id="30s", marks=pytest.mark.soak)]
@@ -50,7 +51,7 @@ class Worker:
     def get(self, path: str) -> httpx.Response | None:
         """Ask it; None when it does not answer."""
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=15, trust_env=False)
+            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=patient(15), trust_env=False)
         except httpx.HTTPError:
             return None
 
@@ -82,7 +83,7 @@ class Worker:
         """Send a signal; exit status and seconds until the end."""
         begun = time.monotonic()
         self.process.send_signal(number)
-        status = self.process.wait(timeout=60)
+        status = self.process.wait(timeout=patient(60))
         return status, time.monotonic() - begun
 
 
@@ -234,8 +235,8 @@ def test_workers_share_the_work_and_two_may_go_midway(crew: Outside, tmp_path: P
         crew.worker("third", "caption,score,embed")
         status, seconds = second.end(signal.SIGTERM)
         print(f"a worker at work stopped in {seconds:.1f} s")
-        assert (status, seconds < 10) == (0, True), crew.logs()
-        said, _ = ingest.communicate(timeout=150)
+        assert (status, seconds < patient(10)) == (0, True), crew.logs()
+        said, _ = ingest.communicate(timeout=patient(150))
     except BaseException:
         ingest.kill()
         print(ingest.communicate()[0], crew.logs())
@@ -322,7 +323,7 @@ def test_a_stop_during_a_wait_is_quick_and_loses_nothing(crew: Outside, tmp_path
     worker = waiting_worker(crew, files, "stopped")
     status, seconds = worker.end(signal.SIGTERM)
     print(f"a waiting worker stopped in {seconds:.1f} s")
-    assert (status, seconds < 10) == (0, True), crew.logs()
+    assert (status, seconds < patient(10)) == (0, True), crew.logs()
     crew.workers.clear()
     crew.stack.wait(crew.stack.parts.start("models"))
     worker = crew.worker("stopped-again")
@@ -361,7 +362,7 @@ def test_workers_that_stop_together_leave_a_group_that_others_can_join(crew: Out
     for worker in order:
         worker.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
-    assert [worker.process.wait(timeout=20) for worker in order] == [0, 0], crew.logs()
+    assert [worker.process.wait(timeout=patient(20)) for worker in order] == [0, 0], crew.logs()
     crew.workers.clear()
     crew.worker(f"joining-{leader_first}")
     crew.ready()

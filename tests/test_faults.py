@@ -22,6 +22,7 @@ import pytest
 from infra.serving import triton
 from promenade.samples import made
 from promenade.supervisor import stack_state
+from tests.patience import patient
 from tests.running import House, clean_environment, differences, need_everything, started, until
 
 pytestmark = pytest.mark.stack
@@ -89,7 +90,7 @@ def disturbed_wave(house: House, wave: Path, victim: str, chance: random.Random)
             # All parts end with it; the ingest waits meanwhile.
             until("the supervisor is gone", lambda: not house.state.alive, 20)
             print(f"  ready after {house.up():.1f} s")
-        said, _ = ingest.communicate(timeout=170)
+        said, _ = ingest.communicate(timeout=patient(170))
     except BaseException:
         ingest.kill()
         said, _ = ingest.communicate()
@@ -146,7 +147,7 @@ def closing() -> Iterator[list[House]]:
         house.close()
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(patient(420))
 def test_each_process_may_be_killed_once(tmp_path: Path, closing: list[House]) -> None:
     need_everything()
     seed = int(os.environ.get("PROMENADE_SOAK_SEED", random.SystemRandom().randrange(10**6)))

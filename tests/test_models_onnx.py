@@ -22,6 +22,7 @@ from edge_models.local import LocalModels
 from edge_models.minilm import LONGEST_WINDOW, TextVectors
 from edge_models.triton_model import Invalid, Row, RowModel, each, text
 
+from tests.patience import patient
 from tests.serving_fixtures import ENVIRONMENT, REPOSITORY, Served, missing, texts
 
 cached = all((packages.default_cache() / package.file).exists() for package in packages.ALL)
@@ -38,7 +39,7 @@ def run_build(repository: Path, *options: str, code: str | None = None) -> subpr
         [str(ENVIRONMENT / "bin" / "python"), *command, "--repository", str(repository), *options],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=patient(200),
     )
 
 

@@ -21,11 +21,12 @@ import soundfile
 
 from promenade.samples import made
 from tests.music_standin import profile
+from tests.patience import patient
 from tests.running import House, need_everything, until
 from tests.serving_fixtures import REPOSITORY
 from workers.spool import FRAME_BYTES, RATE
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(patient(240))]
 
 PICTURES, TRACKS = 5, 3
 
@@ -66,7 +67,7 @@ def address(house: House) -> str:
 
 
 def post(house: House, **body: Any) -> httpx.Response:
-    return httpx.post(f"{address(house)}/api/music", json=body, timeout=30, trust_env=False)
+    return httpx.post(f"{address(house)}/api/music", json=body, timeout=patient(30), trust_env=False)
 
 
 def keys_of(house: House, artwork: str, piece: str) -> set[str]:
@@ -151,7 +152,7 @@ def test_a_piece_is_heard_while_it_is_made(house: House, pairs: list[dict[str, A
     begun = time.monotonic()
     first: float | None = None
     heard = 0
-    with httpx.stream("GET", f"{address(house)}{asked['stream']}", timeout=30, trust_env=False) as sound:
+    with httpx.stream("GET", f"{address(house)}{asked['stream']}", timeout=patient(30), trust_env=False) as sound:
         for part in sound.iter_bytes():
             first = first or time.monotonic() - begun
             heard += len(part)
@@ -260,7 +261,7 @@ def test_pieces_are_found_with_nothing_up(house: House, pairs: list[dict[str, An
     assert house.json("music", "list") == before
 
 
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(patient(420))
 def test_the_real_composer_goes_the_whole_way(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

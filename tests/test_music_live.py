@@ -27,6 +27,7 @@ from streams.upkeep import withdraw
 from tests.browser import new_page, running_chromium
 from tests.made_world import SOUND
 from tests.music_standin import MUSIC_PROFILE, MadeComposer, MusicWorld, studio_world
+from tests.patience import patient
 from tests.stack_fixtures import everything_of
 from workers.spool import FRAME_BYTES, RATE
 
@@ -69,7 +70,7 @@ async def serving(world: MusicWorld) -> AsyncIterator[httpx.AsyncClient]:
     try:
         while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
-        async with httpx.AsyncClient(base_url=address, trust_env=False, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=address, trust_env=False, timeout=patient(20)) as client:
             yield client
     finally:
         await world.live.close()

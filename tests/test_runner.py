@@ -15,8 +15,9 @@ from infra.metrics import STAGE_WAITING
 from schemas.failures import Lasting, Passing
 from schemas.records import now
 from streams.runner import STRIKES, Delivery, StageRunner
+from tests.patience import patient
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(patient(30))
 
 
 class Log:

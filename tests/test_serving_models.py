@@ -17,6 +17,7 @@ from edge_models import configuration
 from tritonclient.utils import InferenceServerException
 
 from schemas.profile import Profile
+from tests.patience import patient
 from tests.serving_fixtures import REPOSITORY, Served, complete_models, texts
 
 CAPTIONS = (
@@ -129,7 +130,7 @@ def test_a_bad_request_does_not_hurt_those_beside_it(running_triton: Served) -> 
             callback=partial(lambda which, result, error: answers.put((which, result, error)), number),
         )
     for _ in sent:
-        number, result, error = answers.get(timeout=60)
+        number, result, error = answers.get(timeout=patient(60))
         if number % 3 == 0:
             assert "invalid: TEXT is empty" in str(error)
         else:

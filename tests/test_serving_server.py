@@ -17,6 +17,7 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from infra.serving import triton
+from tests.patience import deadline
 from tests.serving_fixtures import ENVIRONMENT, Served, free_ports, missing, serve, texts
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
@@ -34,7 +35,7 @@ def segments(prefix: str) -> list[Path]:
 
 def wait_until(condition: object, seconds: float = 30) -> bool:
     assert callable(condition)
-    until = time.monotonic() + seconds
+    until = deadline(seconds)
     while not condition():
         if time.monotonic() > until:
             return False

@@ -38,8 +38,9 @@ from promenade.supervisor import (
 from promenade.supervisor.parts import Part, kafka_answers, object_store_client
 from promenade.supervisor.processes import base_environment, http_status, marked_processes
 from promenade.supervisor.supervise import keep_up
+from tests.patience import deadline, patient
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(patient(60))]
 PARTS = ("store", "broker")
 
 
@@ -48,9 +49,9 @@ def quiet(text: str) -> None:
 
 
 def until(condition: Callable[[], bool], what: str, patience: float = 20.0) -> None:
-    deadline = time.monotonic() + patience
+    end = deadline(patience)
     while not condition():
-        assert time.monotonic() < deadline, f"waited {patience:.0f} s in vain: {what}"
+        assert time.monotonic() < end, f"waited {patience:.0f} s in vain: {what}"
         time.sleep(0.05)
 
 
@@ -114,7 +115,7 @@ def running_stack(data: Path) -> Iterator[Running]:
     finally:
         running.process.terminate()
         try:
-            running.process.wait(15)
+            running.process.wait(patient(15))
         except subprocess.TimeoutExpired:
             running.process.kill()
             running.process.wait()
@@ -173,8 +174,8 @@ def test_a_hanging_part_does_not_keep_the_stack_from_stopping_in_time(stack: Run
         os.kill(pid, signal.SIGSTOP)
     begun = time.monotonic()
     stack.process.send_signal(signal.SIGTERM)
-    assert stack.process.wait(15) == 0
-    assert time.monotonic() - begun < 10
+    assert stack.process.wait(patient(15)) == 0
+    assert time.monotonic() - begun < patient(10)
     assert {part.phase for part in stack.state.parts.values()} == {"stopped"}
     assert not stack.state.alive
     assert marked_processes(stack.settings.data) == []
@@ -184,21 +185,23 @@ def test_a_stack_that_is_still_starting_stops_as_well(tmp_path: Path) -> None:
     starting = start_supervisor(separate_settings(tmp_path / "data"))
     starting.wait_for("starting")
     starting.process.send_signal(signal.SIGTERM)
-    assert starting.process.wait(10) == 0
+    assert starting.process.wait(patient(10)) == 0
     assert starting.state.phase == "stopped"
     assert marked_processes(starting.settings.data) == []
 
 
 def test_a_second_signal_stops_at_once(stack: Running) -> None:
-    pid = stack.state.parts["broker"].pid
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
+    for name in PARTS:
+        pid = stack.state.parts[name].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
     stack.process.send_signal(signal.SIGINT)
     until(lambda: stack.state.phase == "stopping", "the stack is stopping")
     stack.process.send_signal(signal.SIGINT)
     begun = time.monotonic()
-    assert stack.process.wait(15) == 0
-    assert time.monotonic() - begun < 1.5
+    assert stack.process.wait(patient(15)) == 0
+    # In order it would take longer on any machine: the two, which hang, are given 3.7 s, one after the other.
+    assert time.monotonic() - begun < patient(1)
 
 
 def test_parts_die_with_a_killed_supervisor_and_the_next_up_starts_clean(stack: Running) -> None:
@@ -219,7 +222,7 @@ def test_parts_die_with_a_killed_supervisor_and_the_next_up_starts_clean(stack: 
         assert get(stack.settings, "kept") == b"acknowledged"
     finally:
         again.process.terminate()
-        assert again.process.wait(15) == 0
+        assert again.process.wait(patient(15)) == 0
 
 
 def test_no_secret_is_on_a_command_line_or_in_a_log(undisturbed: Running) -> None:

@@ -18,6 +18,7 @@ from promenade.settings import CLONE, Settings
 from promenade.supervisor import StackError, separate_settings, start_parts
 from promenade.supervisor.parts import ModelsPart
 from promenade.supervisor.processes import marked_processes
+from tests.patience import patient
 
 MODELS = ("embed_text", "minilm")
 REPOSITORY = CLONE / "model_repository" / "edge"
@@ -25,7 +26,7 @@ SERVER = CLONE / ".serving" / "lib" / "python3.11" / "site-packages" / "pytriton
 
 pytestmark = [
     pytest.mark.stack,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(patient(120)),
     pytest.mark.skipif(not SERVER.exists(), reason=f"no model server in {CLONE / '.serving'}: make setup"),
     pytest.mark.skipif(
         not (REPOSITORY / "minilm" / "1" / "model.onnx").exists(),

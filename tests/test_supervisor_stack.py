@@ -18,13 +18,14 @@ from infra.serving import triton
 from promenade.settings import CLONE, Settings
 from promenade.supervisor import StackState, down, separate_settings, stack_state, up
 from promenade.supervisor.processes import http_status, marked_processes
+from tests.patience import deadline, patient
 
 SERVER = CLONE / ".serving" / "lib" / "python3.11" / "site-packages" / "pytriton"
 BUILT = CLONE / "model_repository" / "edge" / "minilm" / "1" / "model.onnx"
 
 pytestmark = [
     pytest.mark.stack,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(patient(180)),
     pytest.mark.skipif(not SERVER.exists(), reason=f"no model server in {CLONE / '.serving'}: make setup"),
     pytest.mark.skipif(not BUILT.exists(), reason="models are not built: promenade models build"),
 ]
@@ -43,12 +44,12 @@ def pid_of(settings: Settings, name: str) -> int:
 
 
 def wait_until_ready(settings: Settings, name: str, restarts: int) -> None:
-    deadline = time.monotonic() + 60
+    end = deadline(60)
     while True:
         part = state_of(settings).parts[name]
         if part.phase == "ready" and part.restarts == restarts:
             return
-        assert time.monotonic() < deadline, f"{name} is {part.phase} after {part.restarts} restarts"
+        assert time.monotonic() < end, f"{name} is {part.phase} after {part.restarts} restarts"
         time.sleep(0.1)
 
 
@@ -92,7 +93,7 @@ def test_the_whole_stack_comes_up_bears_kills_keeps_secrets_and_stops_in_time(tm
         begun = time.monotonic()
     finally:
         assert down(settings.data, say=said.append)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < patient(10)
     assert marked_processes(settings.data) == []
     prefix = triton.region_prefix(settings.data / "models")
     assert list(Path("/dev/shm").glob(f"{prefix}*")) == []
