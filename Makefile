@@ -6,6 +6,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PROMENADE = .venv/bin/promenade
 QUIET_PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
 DATA ?= promenade-data
+# Editable packages are built in the folder that they lie in: by one environment at a time, also under make -j.
+ONE_BY_ONE = flock .venv/.python
 
 .PHONY: demo test test-models setup models check bench soak clean
 
@@ -54,13 +56,13 @@ models: .serving/.made
 .venv/.default: .venv/.python locks/default.txt pyproject.toml
 	@echo "installing Promenade into .venv (the first time this takes a minute)"
 	@$(QUIET_PIP) .venv/bin/pip install -q --require-hashes -r locks/default.txt
-	@$(QUIET_PIP) .venv/bin/pip install -q --no-deps -e .
+	@$(QUIET_PIP) $(ONE_BY_ONE) .venv/bin/pip install -q --no-deps -e .
 	@touch $@
 
 .venv/.development: .venv/.default locks/development.txt
 	@echo "installing what the tests need into .venv"
 	@$(QUIET_PIP) .venv/bin/pip install -q --require-hashes -r locks/development.txt
-	@$(QUIET_PIP) .venv/bin/pip install -q --no-deps -e infra/serving/edge_models
+	@$(QUIET_PIP) $(ONE_BY_ONE) .venv/bin/pip install -q --no-deps -e infra/serving/edge_models
 	@touch $@
 
 .serving/.made: .venv/.python locks/serving.txt locks/triton.txt infra/serving/edge_models/pyproject.toml
@@ -68,7 +70,7 @@ models: .serving/.made
 	@"$(PYTHON)" -m venv .serving
 	@$(QUIET_PIP) .serving/bin/pip install -q --require-hashes -r locks/serving.txt
 	@$(QUIET_PIP) .serving/bin/pip install -q --no-deps --require-hashes -r locks/triton.txt
-	@$(QUIET_PIP) .serving/bin/pip install -q --no-deps -e infra/serving/edge_models
+	@$(QUIET_PIP) $(ONE_BY_ONE) .serving/bin/pip install -q --no-deps -e infra/serving/edge_models
 	@touch $@
 
 # torch is a step of its own: any build of it will do (this version is the one that was tried), and where one is
@@ -83,7 +85,7 @@ MODELS_TORCH ?= torch==2.13.0
 	@$(QUIET_PIP) .models/bin/pip install -q --no-deps --require-hashes -r locks/models.txt
 	@$(QUIET_PIP) .models/bin/pip install -q --no-deps --require-hashes -r locks/imagebind.txt
 	@$(QUIET_PIP) .models/bin/pip install -q --no-deps --require-hashes -r locks/triton.txt
-	@$(QUIET_PIP) .models/bin/pip install -q --no-deps -e infra/serving/edge_models -e infra/serving/full_models -e .
+	@$(QUIET_PIP) $(ONE_BY_ONE) .models/bin/pip install -q --no-deps -e infra/serving/edge_models -e infra/serving/full_models -e .
 	@touch $@
 
 clean:

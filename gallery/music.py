@@ -27,7 +27,7 @@ from infra.objects import NotFound
 from infra.records import SOUND_TYPES, ItemState, Records, compose_letter, dead_key, media_key, piece_key
 from schemas.events import Event, MusicComposed, new_trace
 from schemas.failures import Declined, Lasting, Passing, Refused
-from schemas.faults import explained
+from schemas.faults import fault_text
 from schemas.media import Kind, split_item_id
 from schemas.records import DEFAULT_SECONDS, EVERY_COMPOSER, MusicRecord
 from workers.compose import Gone, Made, NoComposer, Place, Question, Studio, Unknown
@@ -437,8 +437,10 @@ def music_routes(music: LiveMusic) -> APIRouter:
         try:
             wish = MusicWish.model_validate_json(body)
         except ValidationError as error:
-            # A field's name is the asker's own text, of any length.
-            return JSONResponse({"detail": explained(error)[:500]}, 422)
+            first = error.errors(include_url=False, include_input=False)[0]
+            # A field's name is the asker's own text, of any length; deeper steps name kinds, not fields.
+            where = ".".join(str(step) for step in first["loc"][:2])[:100] or "request"
+            return JSONResponse({"detail": f"{where}: {fault_text(first)[:300]}."}, 422)
         try:
             composer = await chosen(wish)
             question = await studio.question(wish.artwork, wish.seconds, wish.seed, wish.wishes, composer)

@@ -33,6 +33,8 @@ def fault_text(fault: Mapping[str, Any], expected: str = "") -> str:
         return str(context.get("error", fault["msg"]))
     if kind in ("string_too_short", "too_short") and context.get("min_length") == 1:
         return "is empty"
+    if kind == "string_unicode":
+        return "is not valid text"
     if kind == "string_too_long":
         most = f"{context['max_length']:,} characters"
         if "input" not in fault:

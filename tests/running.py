@@ -119,7 +119,7 @@ def until(what: str, look: Callable[[], Any], seconds: float, show: Callable[[],
         if found:
             return found
         if time.monotonic() > end:
-            raise AssertionError(f"{what}: not within {seconds:.0f} s; {show()}")
+            raise AssertionError(f"{what}: not within {patient(seconds):.0f} s; {show()}")
         time.sleep(0.1)
 
 

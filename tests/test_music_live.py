@@ -365,6 +365,7 @@ async def test_a_store_that_is_away_for_a_while_loses_no_finished_piece(
         ({"wishes": {"tempo": [1]}}, 422, "wishes"),
         ({"wishes": {f"wish {number}": 1 for number in range(11)}}, 422, "too many"),
         ({"colour": "red"}, 422, "colour"),
+        ({"c" * 600: "red"}, 422, "c: extra inputs are not permitted."),
         ({"exhibition": "nowhere"}, 403, "does not show"),
     ],
 )

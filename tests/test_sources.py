@@ -179,6 +179,7 @@ async def test_rows_that_cannot_be_read_at_all_are_told(tmp_path: Path) -> None:
     sources, reports = await all_of(from_manifest(path))
     assert names(sources) == ["a.jpg", "c.jpg"]
     assert [report.name.split()[-1] for report in reports] == ["3", "4", "5", "6", "7", "8"]
+    assert reports[4].reason == "its title is not valid text."
     table = tmp_path / "list.csv"
     table.write_text('file,title\na.jpg,one\nb.jpg,one,two\nc.jpg\n\nd.jpg,"never\nended\n')
     sources, reports = await all_of(from_manifest(table))

@@ -51,7 +51,7 @@ def quiet(text: str) -> None:
 def until(condition: Callable[[], bool], what: str, patience: float = 20.0) -> None:
     end = deadline(patience)
     while not condition():
-        assert time.monotonic() < end, f"waited {patience:.0f} s in vain: {what}"
+        assert time.monotonic() < end, f"waited {patient(patience):.0f} s in vain: {what}"
         time.sleep(0.05)
 
 
@@ -200,7 +200,7 @@ def test_a_second_signal_stops_at_once(stack: Running) -> None:
     stack.process.send_signal(signal.SIGINT)
     begun = time.monotonic()
     assert stack.process.wait(patient(15)) == 0
-    # In order it would take longer on any machine: the two, which hang, are given 3.7 s, one after the other.
+    # In order the two, which hang, are given 3.7 s, one after the other.
     assert time.monotonic() - begun < patient(1)
 
 

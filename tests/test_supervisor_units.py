@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from promenade.supervisor import PortTaken, SecretsUnsafe, StackBusy, StackError, down, embedded_settings, stack_state
+from promenade.supervisor.embedded import embedded_parts
 from promenade.supervisor.leftovers import end_leftovers
 from promenade.supervisor.processes import (
     LOG_BYTES,
@@ -242,3 +243,15 @@ def test_ports_that_one_process_was_given_are_given_to_no_other_while_it_lives()
         check=True,
     )
     assert may_have(int(holder.stdout))
+
+
+def test_parts_that_all_hang_are_given_less_than_ten_seconds_together(tmp_path: Path) -> None:
+    graces: dict[int, float] = {}
+    for part in embedded_parts(embedded_settings(tmp_path)):
+        graces[part.stop_order] = max(graces.get(part.stop_order, 0.0), part.stop_grace)
+    assert sum(graces.values()) < 10
+
+
+def test_more_ports_than_are_claimed_are_not_given() -> None:
+    with pytest.raises(ValueError, match="21 ports"):
+        free_ports(21)

@@ -2,8 +2,9 @@
 read them already (the standard library's fork server) is forked for each.
 
 What a person would see stays: a process of its own with its own arguments, environment, folder, output and exit
-status. What differs: the modules were read once, before the command's environment was set. Tests of how a process
-starts say `fresh` (see tests.running.command).
+status. What differs: the modules were read once, before the command's environment was set, so that what Python itself
+takes from an environment does not count; standard input is empty; and the process ends without taking the
+interpreter down in order. Tests of how a process starts or ends say `fresh` (see tests.running.command).
 """
 
 from __future__ import annotations
@@ -56,5 +57,7 @@ def _become(arguments: list[str], environment: dict[str, str], folder: str, out:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         os.dup2(descriptor, number)
         os.close(descriptor)
+    # The width was chosen for the server's own output, which may be a terminal.
+    cli.console.width = 160
     sys.argv = [cli.__file__, *arguments]
     cli.main()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import random
 import re
@@ -30,7 +31,7 @@ TROUBLE: Final = re.compile(r"error|fail|cannot|refused|denied|panic|in use|no s
 LOG_BYTES: Final = 5 * 1024 * 1024
 LOGS_KEPT: Final = 3
 PORTS_OF_A_BLOCK: Final = 20
-_CLAIMS: Final[list[socket.socket]] = []
+_CLAIMS: Final = contextlib.ExitStack()
 SMALLEST_FREE_DISK: Final = 256 * 1024 * 1024
 _LAUNCHER: Final = Path(__file__).with_name("launch.py")
 _GONE = (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, OSError)
@@ -152,10 +153,18 @@ def free_ports(count: int) -> int:
     from which the kernel gives ports to outgoing connections: a port from inside that range could be taken by
     such a connection while its part restarts. No other process that asks here is given them while this one lives,
     bound or not: parts bind their ports some time after they were chosen, and again after a restart.
+
+    Raises:
+        ValueError: more than 20 ports.
+        StackError: there are none.
     """
+    if count > PORTS_OF_A_BLOCK:
+        raise ValueError(f"{count} ports in a row are more than the {PORTS_OF_A_BLOCK} that are given at once")
     lowest_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    # Where there is room, the ports 10000 above lie below that range as well.
+    end = max(lowest_outgoing - 10000 if lowest_outgoing > 24000 else lowest_outgoing, 12288)
     for _ in range(200):
-        block = random.randrange(10240 // PORTS_OF_A_BLOCK, max(lowest_outgoing, 12288) // PORTS_OF_A_BLOCK)
+        block = random.randrange(10240 // PORTS_OF_A_BLOCK, end // PORTS_OF_A_BLOCK)
         first = block * PORTS_OF_A_BLOCK
         if all(
             port_is_free(port)
@@ -167,18 +176,17 @@ def free_ports(count: int) -> int:
 
 def _claim(first: int) -> bool:
     """Claim the block of ports that begins at `first`, and that 10000 above, until this process ends."""
-    claims: list[socket.socket] = []
-    for start in (first, first + 10000):
-        # A name in Linux' abstract namespace: it goes with its process, however that ends, and leaves no file.
-        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            claim.bind(f"\0promenade-ports-{start}")
-        except OSError:
-            for each in (claim, *claims):
-                each.close()
-            return False
-        claims.append(claim)
-    _CLAIMS.extend(claims)
+    with contextlib.ExitStack() as claims:
+        for start in (first, first + 10000):
+            # A name in Linux' abstract namespace: it goes with its process, however that ends, and leaves no file.
+            claim = claims.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            try:
+                claim.bind(f"\0promenade-ports-{start}")
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                return False
+        _CLAIMS.push(claims.pop_all())
     return True
 
 
