@@ -77,6 +77,8 @@ async def _removed_bytes(port: int) -> int:
 async def _remove_unreferred(part: StorePart) -> None:
     """Mark as removed what lies in volumes and belongs to no object, by the store's own program."""
     ports = part.ports()
+    # What was written and removed just before the store stopped is older than the youngest bytes then, too.
+    await asyncio.sleep(WRITTEN_SECONDS + 1)
     script = f"lock\nvolume.fsck -reallyDeleteFromVolume -forcePurging -cutoffTimeAgo={WRITTEN_SECONDS}s\nunlock\n"
     with tempfile.TemporaryDirectory(dir=part.folder.parent / "run") as scratch:
         process = await asyncio.create_subprocess_exec(
