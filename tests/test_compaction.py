@@ -133,7 +133,6 @@ async def test_what_was_taken_down_is_on_the_disk_no_more(tmp_path: Path, monkey
         await asyncio.to_thread(stack.wait, stack.parts.kill("store"))
     for name in ("gone", "gone in a fall"):
         assert "store/promenade_1.dat" in files_with(data, titles[name])
-    await asyncio.sleep(5)  # the store's newest bytes are left alone, as somebody could be writing them
 
     told: list[str] = []
     done = await compaction.compact(data, told.append)
