@@ -67,6 +67,7 @@ async def compact(data: Path, say: Callable[[str], None]) -> Compacted:
         done = await _recreate(settings, objects_of(settings), connection_of(settings), say)
         # The broker writes to the store too.
         await parts.stop(BROKER)
+        say("wiping what was removed from the stores; this takes ten seconds or more")
         store = parts.runners[STORE].part
         assert isinstance(store, StorePart)
         freed = await vacuum_store(store) + await asyncio.to_thread(vacuum_vectors, settings.data / "qdrant")
