@@ -29,7 +29,7 @@ from infra.records import Records
 from promenade.clients import connection_of, objects_of
 from promenade.reach import external
 from promenade.settings import Settings
-from promenade.supervisor import StackError, embedded_settings, stack_state, start_parts, vacuum_store
+from promenade.supervisor import StackError, separate_settings, stack_state, start_parts, vacuum_store
 from promenade.supervisor.parts import BROKER, STORE, StorePart
 from schemas.failures import Refused
 from workers.pair import SNAPSHOT_EVERY
@@ -62,7 +62,8 @@ async def compact(data: Path, say: Callable[[str], None]) -> Compacted:
     state = stack_state(data.resolve())
     if state is not None and state.alive:
         raise StackError("the stack is up; stop it with `promenade down`, compact, and start it again.")
-    settings = embedded_settings(data)
+    # On free ports: the usual ones may be another folder's stack's.
+    settings = separate_settings(data)
     async with start_parts(settings, (STORE, BROKER), say=say) as parts:
         done = await _recreate(settings, objects_of(settings), connection_of(settings), say)
         # The broker writes to the store too.

@@ -175,6 +175,15 @@ class House:
             f"http://127.0.0.1:{self.first_port}{path}", params=query, timeout=patient(20), trust_env=False
         )
 
+    def settle(self) -> None:
+        """Wait until no stage has work left, pairing included, as everybody does before a stack is compacted."""
+        until(
+            "nothing waits at any stage",
+            lambda: not any(stage["waiting"] for stage in self.get("/api/status").json()["stages"]),
+            60,
+            self.logs,
+        )
+
     def producer(self) -> Producer:
         """Something that can publish any bytes."""
         return Producer(connection_of(self.settings))

@@ -278,12 +278,7 @@ def test_a_folder_that_fills_up_is_watched(house: House, files: Path) -> None:
 
 
 def test_nothing_was_set_aside_and_reconcile_finds_nothing(house: House, spring: list[dict[str, Any]]) -> None:
-    until(
-        "everything is through",
-        lambda: not any(stage["waiting"] for stage in house.get("/api/status").json()["stages"]),
-        60,
-        house.logs,
-    )
+    house.settle()
     assert house.json("dead-letters", "list") == []
     assert house.json("reconcile") == {}
     assert house.all_keys("attempts/") == []
@@ -368,6 +363,8 @@ def test_compacting_forgets_the_events_and_nothing_else(
         60,
         house.logs,
     )
+    # The records go before the exhibitions have heard of it.
+    house.settle()
     house.down()
     # A second time, everything that was ever written of the picture leaves the disk; nothing else does.
     original = (folder / "picture-00024.jpg").read_bytes()
