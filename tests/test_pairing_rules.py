@@ -137,7 +137,37 @@ def test_stable_does_not_depend_on_the_order_of_arrival(orders: tuple[list, list
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("dimension", [3, 15])
+@pytest.fixture
+def single(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first look in single precision, as in wide spaces, that is wrong by as much as it may be."""
+    monkeypatch.setattr("workers.pairing.rules._WIDE", 1)
+    nearly = Cosine.nearly
+
+    def hardly(self: Cosine, vector: Any, others: Any) -> Any:
+        generator = np.random.default_rng(len(others))
+        off = self.slack(others)
+        assert off is not None and others.dtype == np.float32
+        return nearly(self, vector, others) + generator.uniform(-0.5, 0.5, size=len(others)) * off
+
+    monkeypatch.setattr(Cosine, "nearly", hardly)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(STEPS, FLOORS)
+def test_every_rule_is_exact_where_single_precision_is_looked_at_first(
+    single: None,
+    steps: Sequence[tuple],  # type: ignore[type-arg]
+    floor: float | None,
+) -> None:
+    for test in (
+        test_stable_equals_all_pairs_sorted_and_taken_after_every_step,
+        test_greedy_equals_tracks_choosing_in_order_of_arrival_after_every_step,
+        test_optimal_has_the_greatest_total_after_every_step,
+    ):
+        test.hypothesis.inner_test(steps, Cosine(), floor)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("dimension", [3, 15, 100])
 def test_stable_equals_its_definition_on_larger_random_sides(dimension: int) -> None:
     generator = np.random.default_rng(dimension)
     world = World(StableRule(Cosine()))
@@ -148,6 +178,25 @@ def test_stable_equals_its_definition_on_larger_random_sides(dimension: int) -> 
     for number in generator.choice(400, size=60, replace=False).tolist():
         world.join(Kind.ARTWORK if number < 250 else Kind.TRACK, number, tuple(generator.random(dimension)))
     expected = batch_stable(world.items[Kind.ARTWORK], world.items[Kind.TRACK], Cosine())
+    assert world.rule.pairs() == world.wall == expected
+
+
+@pytest.mark.parametrize("dimension", [3, 15, 100])
+def test_greedy_equals_its_definition_on_larger_random_sides(dimension: int) -> None:
+    generator = np.random.default_rng(dimension)
+    world = World(GreedyRule(Cosine()))
+
+    def join(number: int) -> None:
+        kind = Kind.ARTWORK if number < 130 else Kind.TRACK
+        world.join(kind, number, tuple(generator.normal(size=dimension)), int(generator.integers(200)))
+
+    for number in generator.permutation(250).tolist():
+        join(number)
+    for number in generator.choice(250, size=90, replace=False).tolist():
+        world.leave(Kind.ARTWORK if number < 130 else Kind.TRACK, number)
+    for number in generator.choice(250, size=60, replace=False).tolist():
+        join(number)
+    expected = batch_greedy(world.items[Kind.ARTWORK], world.items[Kind.TRACK], Cosine(), sequences=world.sequences)
     assert world.rule.pairs() == world.wall == expected
 
 

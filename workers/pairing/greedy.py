@@ -15,44 +15,48 @@ from numpy.typing import ArrayLike, NDArray
 
 from schemas.media import Kind
 from workers.pairing.candidates import Slots
-from workers.pairing.rules import CLOSED, FREE, Pairs, ProposingRule, Side, _places, matrix_of, pinned_first
+from workers.pairing.rules import CLOSED, FREE, Lost, Pairs, ProposingRule, Side, _places, matrix_of, pinned_first
 from workers.pairing.similarity import Floats, Measure, Units, as_similarity, as_units
 
 
 class GreedyRule(ProposingRule):
     """Tracks in order of (sequence, id) each take the best free picture (ties: the smaller picture id).
 
-    Cost of an arrival or departure: one row of similarities for each item that is displaced. A track that is
+    Cost of an arrival or departure: a row of similarities, or the part of it that is in question, for each item
+    that is displaced. A track that is
     placed before all others may displace as many as there are; one that comes last displaces nobody.
     """
 
     name = "greedy"
 
-    def _best(self, side: Side, slot: int, row: Units) -> int:
+    def _worth(self, side: Side, slot: int, lost: Lost | None) -> Slots:
         other = self._other(side)
-        wanting = other.held != CLOSED
-        if self.floor is not None:
-            wanting &= row >= self._floor_units
+        if side.kind is Kind.ARTWORK:
+            # Tracks that came before the one that it lost would not have it.
+            earliest = np.iinfo(np.int64).min if lost is None else other.sequence[lost.slot]
+            among = np.flatnonzero((other.held != CLOSED) & (other.sequence >= earliest))
+            about, slack = self._nearly_among(side, slot, among)
+            return among[about >= np.maximum(other.held[among], self._floor_units) - slack]
+        among = self._free_for(side, slot, np.flatnonzero(other.held != CLOSED))
+        if not len(among):
+            return among
+        about, slack = self._nearly_among(side, slot, among)
+        return among[about >= max(float(about.max()) - 2 * slack, self._floor_units - slack)]
+
+    def _best(self, side: Side, slot: int, among: Slots, units: Units) -> int:
+        other = self._other(side)
         if side.kind is Kind.TRACK:
-            # A picture takes the earlier track; its present one is looked up by slot.
-            present = side.sequence[np.maximum(other.partner, 0)]
-            mine = side.sequence[slot]
-            wanting &= (other.held == FREE) | (present >= mine)
-            candidates = np.flatnonzero(wanting)
-            later = other.held[candidates] == FREE
-            later |= present[candidates] > mine
-            unsure = np.flatnonzero(~later)  # the same sequence: the smaller id is the earlier track
-            later[unsure] = [side.names[slot] < side.names[other.partner[target]] for target in candidates[unsure]]
-            candidates = candidates[later]
+            above = (units >= self._floor_units) & (other.held[among] != CLOSED)
+            candidates = self._free_for(side, slot, among[above])
             if not len(candidates):
                 return -1
-            units = row[candidates]
+            units = units[np.searchsorted(among, candidates)]
             best: list[int] = candidates[units == units.max()].tolist()
             return min(best, key=other.names.__getitem__)
         # A track takes the more similar picture, at equal similarity the smaller id.
-        held = other.held
-        candidates = np.flatnonzero(wanting & (row >= held))
-        better = row[candidates] > held[candidates]
+        held = other.held[among]
+        wanting = units >= np.maximum(held, self._floor_units)
+        candidates, better = among[wanting], (units > held)[wanting]
         unsure = np.flatnonzero(~better)
         better[unsure] = [side.names[slot] < side.names[other.partner[target]] for target in candidates[unsure]]
         candidates = candidates[better]
@@ -61,6 +65,17 @@ class GreedyRule(ProposingRule):
         sequences = other.sequence[candidates]
         first: list[int] = candidates[sequences == sequences.min()].tolist()
         return min(first, key=other.names.__getitem__)
+
+    def _free_for(self, side: Side, slot: int, among: Slots) -> Slots:
+        """Of open pictures those that are free or held by a later track than this one."""
+        other = self._other(side)
+        present = side.sequence[np.maximum(other.partner[among], 0)]
+        mine = side.sequence[slot]
+        later = (other.held[among] == FREE) | (present > mine)
+        unsure = np.flatnonzero(~later & (present == mine))  # the smaller id is the earlier track
+        later[unsure] = [side.names[slot] < side.names[other.partner[target]] for target in among[unsure]]
+        chosen: Slots = among[later]
+        return chosen
 
     def _proposers(self) -> Side:
         return self._sides[Kind.TRACK]

@@ -242,8 +242,8 @@ class OptimalRule(Rule):
             # Only items that may be nearer than the best end so far are looked at exactly: mostly a few.
             offset = at + int(side.price[current]) + self._rest
             vector = side.vectors[current]
-            about = self.measure.nearly(vector, other.vectors)
-            candidates = np.flatnonzero(other.price - about < best - offset + 1)
+            about, slack = self._about(side, current)
+            candidates = np.flatnonzero(other.price - about < best - offset + slack)
             row = self.measure.row(vector, other.vectors[candidates])
             reached = other.price[candidates] - row + offset
             nearer = (reached < distance[candidates]) & (reached < best) & (other.held[candidates] != CLOSED)

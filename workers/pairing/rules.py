@@ -33,6 +33,10 @@ CLOSED: Final = np.iinfo(np.int64).max
 """`held` of an empty slot or a pinned item: no similarity is better."""
 _LISTED: Final = 32
 """Items of the other side that are listed for each item where all come in at once."""
+_WIDE: Final = 64
+"""Numbers of a vector from which on a copy in single precision is kept, to be read first."""
+_PICKED: Final = 4
+"""Where fewer than one in so many vectors are asked for, these are picked out before they are read."""
 _LAST: Final = np.iinfo(np.int64).max
 """Rank of nobody."""
 
@@ -50,13 +54,15 @@ class Member:
 class Side:
     """All items of one kind in growing arrays; the slot of an item that left is used again."""
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, measure: Measure) -> None:
         self.kind = kind
+        self._measure = measure
         self.slot_of: dict[str, int] = {}
         self.names: list[str] = []
         self.used = 0
         self._spare: list[int] = []
         self._vectors: Floats = np.zeros((0, 0))
+        self._single: NDArray[np.float32] | None = None
         self._partner: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._held: Units = np.zeros(0, dtype=np.int64)
         self._sequence: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
@@ -66,6 +72,11 @@ class Side:
     def vectors(self) -> Floats:
         """Prepared vectors [used, dimension]; those of empty slots mean nothing."""
         return self._vectors[: self.used]
+
+    @property
+    def glance(self) -> NDArray[np.floating]:
+        """What `Measure.nearly` reads: the vectors, in single precision where they are wide and the measure can."""
+        return (self._vectors if self._single is None else self._single)[: self.used]
 
     @property
     def partner(self) -> NDArray[np.int64]:
@@ -97,6 +108,8 @@ class Side:
         if self.used:
             vectors[: self.used] = self._vectors[: self.used]
         self._vectors = vectors
+        if dimension >= _WIDE and self._measure.slack(np.empty((0, dimension), dtype=np.float32)) is not None:
+            self._single = vectors.astype(np.float32)
         for name, empty in (("_partner", -1), ("_held", CLOSED), ("_sequence", 0), ("_price", 0)):
             grown = np.full(capacity, empty, dtype=np.int64)
             grown[: self.used] = getattr(self, name)[: self.used]
@@ -114,6 +127,8 @@ class Side:
         self.slot_of[identity] = slot
         self.names[slot] = identity
         self._vectors[slot] = vector
+        if self._single is not None:
+            self._single[slot] = vector
         self._partner[slot] = -1
         self._held[slot] = FREE
         self._sequence[slot] = sequence
@@ -128,6 +143,14 @@ class Side:
         self._held[slot] = CLOSED
         self._price[slot] = 0
         self._spare.append(slot)
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What an item had that came free: slot of its partner on the other side, and units of the pair."""
+
+    slot: int
+    units: int
 
 
 @dataclass(frozen=True)
@@ -157,7 +180,7 @@ class Rule(ABC):
         self.floor = floor
         self._floor_units: int = measure.lowest if floor is None else as_units(floor)
         self._dimension: int | None = None
-        self._sides = {kind: Side(kind) for kind in Kind}
+        self._sides = {kind: Side(kind, measure) for kind in Kind}
         self._pins: dict[str, str] = {}
         self._steps: dict[tuple[str, str], list[_Step]] = {}
 
@@ -489,6 +512,17 @@ class Rule(ABC):
         """Units of one item with every slot of the other side: [other.used]."""
         return self.measure.row(side.vectors[slot], self._other(side).vectors)
 
+    def _about(self, side: Side, slot: int, among: Slots | None = None) -> tuple[NDArray[np.floating], float]:
+        """Units of one item with slots of the other side (None: all), [among], and how far they may be off."""
+        glance = self._other(side).glance
+        slack = self.measure.slack(glance)
+        assert slack is not None  # a glance is what the measure can read
+        return self.measure.nearly(side.vectors[slot], glance if among is None else glance[among]), slack
+
+    def _exactly(self, side: Side, slot: int, among: Slots) -> Units:
+        """Units of one item with slots of the other side: [among]."""
+        return self.measure.row(side.vectors[slot], self._other(side).vectors[among])
+
     def _pair(self, side: Side, slot: int, target: int, why: str, units: int | None = None) -> None:
         other = self._other(side)
         units = self._units(side, slot, target) if units is None else units
@@ -569,33 +603,65 @@ class ProposingRule(Rule):
     """
 
     @abstractmethod
-    def _best(self, side: Side, slot: int, row: Units) -> int:
-        """The slot that this item likes best among those that would rather have it; -1 when there is none."""
+    def _worth(self, side: Side, slot: int, lost: Lost | None) -> Slots:
+        """Slots of the other side, rising, among which is whom this item likes best of all that would have it.
+
+        Args:
+            side, slot: the item.
+            lost: the partner that it has just lost. As the pairing was stable with that one, nobody whom this item
+                likes more would have it, and since then they have only gained. None: any may.
+        """
+
+    @abstractmethod
+    def _best(self, side: Side, slot: int, among: Slots, units: Units) -> int:
+        """The slot that this item likes best among those that would rather have it; -1 when there is none.
+
+        Args:
+            side, slot: the item.
+            among: slots of the other side, rising.
+            units: exact similarity with each of them: [among].
+        """
 
     @abstractmethod
     def _likes_more(self, side: Side, slot: int, target: int, row: Units) -> bool:
         """Whether this item likes `target` more than the partner it has."""
 
     def _enter(self, side: Side, slot: int, why: str) -> None:
+        self._seek(side, slot, why, None)
+
+    def _seek(self, side: Side, slot: int, why: str, lost: Lost | None) -> None:
+        """Let a free item propose, then whoever is displaced by that, until nobody is."""
         other = self._other(side)
         while True:
-            target = self._best(side, slot, self._row(side, slot))
+            among = self._worth(side, slot, lost)
+            units = self._exactly(side, slot, among)
+            target = self._best(side, slot, among, units)
             if target < 0:
                 return
             me = side.names[slot]
             loser = int(other.partner[target])
             if loser >= 0:
+                lost = Lost(target, int(other.held[target]))
                 self._part(side, loser, f"displaced by {me}")
-            self._pair(side, slot, target, why)
+            self._pair(side, slot, target, why, int(units[np.searchsorted(among, target)]))
             if loser < 0:
                 return
             slot, why = loser, f"formed after {side.names[loser]} was displaced by {me}"
 
     def _exit(self, side: Side, slot: int, why: str) -> None:
+        lost = Lost(slot, int(side.held[slot]))
         target = self._part(side, slot, why)
         side.held[slot] = CLOSED
         if target >= 0:
-            self._enter(self._other(side), target, f"formed after {self._other(side).names[target]} came free")
+            other = self._other(side)
+            self._seek(other, target, f"formed after {other.names[target]} came free", lost)
+
+    def _nearly_among(self, side: Side, slot: int, among: Slots) -> tuple[NDArray[np.floating], float]:
+        """See `_about`; where `among` are many, all are looked at, since picking them out takes longer."""
+        if _PICKED * len(among) < self._other(side).used:
+            return self._about(side, slot, among)
+        about, slack = self._about(side, slot)
+        return about[among], slack
 
     def _proposers(self) -> Side:
         """The side that proposes where all items come in at once: the one with fewer items."""
@@ -635,7 +701,7 @@ class ProposingRule(Rule):
         bound = np.full(side.used, np.inf)
         pointer = [0] * side.used
         held, holder = other.held.tolist(), [-1] * other.used
-        rank = ranks.tolist()
+        rank, everybody = ranks.tolist(), np.arange(other.used)
         while len(waiting):
             again: list[int] = []
             for block in blocks_of(waiting, other.used):
@@ -664,7 +730,7 @@ class ProposingRule(Rule):
                 if pointer[slot] == 0:
                     other.held[:], other.partner[~closed] = held, np.array(holder)[~closed]
                     row_units = self._row(side, slot)
-                    target = self._best(side, slot, row_units)
+                    target = self._best(side, slot, everybody, row_units)
                     if target < 0:
                         continue
                     loser = holder[target]
@@ -735,7 +801,7 @@ class ProposingRule(Rule):
             values[self._hopeless(values, ranks[block], present, holder_ranks)] = -np.inf
             for slot in block[(values >= wanted[:, None]).any(axis=1)].tolist():
                 row = self._row(side, slot)
-                target = self._best(side, slot, row)
+                target = self._best(side, slot, np.arange(other.used), row)
                 if target >= 0 and self._likes_more(side, slot, target, row):
                     return False
         return True
@@ -747,22 +813,24 @@ class StableRule(ProposingRule):
     CMEAN's code and ArtSound pair this way. As similarity is symmetric and ties have a strict order, this is
     the only stable matching of the items, so displacement reaches exactly it in any order of arrival.
 
-    Cost of an arrival or departure: one row of similarities, O(items of the other side x dimension), for each
-    item that is displaced.
+    Cost of an arrival or departure: one row of similarities, O(items of the other side x dimension), and for each
+    item that is displaced those of a row that belong to worse pairs than the one that it lost.
     """
 
     name = "stable"
 
-    def _best(self, side: Side, slot: int, row: Units) -> int:
+    def _worth(self, side: Side, slot: int, lost: Lost | None) -> Slots:
+        held = self._other(side).held
+        # Whoever would have it likes it less than what it lost, and holds less than that.
+        among = np.flatnonzero(held != CLOSED if lost is None else held <= lost.units)
+        about, slack = self._nearly_among(side, slot, among)
+        return among[about >= np.maximum(held[among], self._floor_units) - slack]
+
+    def _best(self, side: Side, slot: int, among: Slots, units: Units) -> int:
         other = self._other(side)
         held = other.held
-        wanting = row >= held
-        if self.floor is not None:
-            wanting &= row >= self._floor_units
-        candidates = np.flatnonzero(wanting)
-        if not len(candidates):
-            return -1
-        units = row[candidates]
+        wanting = units >= np.maximum(held[among], self._floor_units)
+        candidates, units = among[wanting], units[wanting]
         me = side.names[slot]
         while len(candidates):
             top = units.max()

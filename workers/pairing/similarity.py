@@ -35,6 +35,15 @@ def _guard(dimension: int) -> float:
     return max(dimension, 8) * 2.0**-50 * UNITS
 
 
+def _single_slack(dimension: int, size: float) -> float:
+    """How far off the product of two vectors in single precision may be, where their lengths have this product.
+
+    A sum of d products of rounded numbers is off by at most (d + 2) * 2**-24 of the lengths in any order (Higham,
+    Accuracy and Stability of Numerical Algorithms, section 3.1); the rest is rounding.
+    """
+    return (dimension + 4) * 2.0**-24 * size + 4
+
+
 class Measure(Protocol):
     """What a space's distance means for pairing. Vectors go through `prepare` once, then rows are cheap."""
 
@@ -55,8 +64,15 @@ class Measure(Protocol):
         """Similarity of one prepared vector [dimension] with prepared others [n, dimension]: int64 units [n]."""
         ...
 
-    def nearly(self, vector: Floats, others: Floats) -> Floats:
-        """As `row`, but not rounded and off by at most one unit: a cheap way to see who is out of question."""
+    def nearly(self, vector: Floats, others: NDArray[np.floating]) -> NDArray[np.floating]:
+        """As `row`, but not rounded and off by at most `slack`: a cheap way to see who is out of question.
+
+        Where `slack` allows it, `others` may be in single precision: half as much to read.
+        """
+        ...
+
+    def slack(self, others: NDArray[np.floating]) -> float | None:
+        """How far off `nearly` may be with others [n, dimension] of this precision, in units; None: not possible."""
         ...
 
     def paired(self, left: Floats, right: Floats) -> Units:
@@ -124,10 +140,14 @@ class Cosine:
         """See `Measure.row`."""
         return _rounded(others @ vector, len(vector), lambda near: _ordered_dot(vector[None, :], others[near[0]]))
 
-    def nearly(self, vector: Floats, others: Floats) -> Floats:
+    def nearly(self, vector: Floats, others: NDArray[np.floating]) -> NDArray[np.floating]:
         """See `Measure.nearly`."""
-        products: Floats = others @ (vector * UNITS)
+        products: NDArray[np.floating] = others @ (vector * UNITS).astype(others.dtype)
         return products
+
+    def slack(self, others: NDArray[np.floating]) -> float | None:
+        """See `Measure.slack`."""
+        return 1.0 if others.dtype == np.float64 else _single_slack(others.shape[1], UNITS)
 
     def paired(self, left: Floats, right: Floats) -> Units:
         """See `Measure.paired`."""
@@ -174,9 +194,13 @@ class ValenceArousal:
         """See `Measure.row`."""
         return self._units(vector[None, :], others)
 
-    def nearly(self, vector: Floats, others: Floats) -> Floats:
+    def nearly(self, vector: Floats, others: NDArray[np.floating]) -> NDArray[np.floating]:
         """See `Measure.nearly`."""
-        return self._units(vector[None, :], others).astype(np.float64)
+        return self._units(vector[None, :], np.asarray(others, dtype=np.float64)).astype(np.float64)
+
+    def slack(self, others: NDArray[np.floating]) -> float | None:
+        """See `Measure.slack`."""
+        return 0.0 if others.dtype == np.float64 else None
 
     def paired(self, left: Floats, right: Floats) -> Units:
         """See `Measure.paired`."""
@@ -246,9 +270,7 @@ class Rough:
             terms = np.hstack([terms, (self.offset - prices)[:, None]])
             size += float(np.abs(prices - self.offset).max())
         self._single = np.ascontiguousarray(terms.astype(np.float32).T)
-        # A sum of d products of rounded numbers of unit vectors is off by at most (d + 2) * 2**-24 of their length
-        # in any order (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); the rest is rounding.
-        self.error = (terms.shape[1] + 4) * 2.0**-24 * size + 4
+        self.error = _single_slack(terms.shape[1], size)
 
     def rows(self, vectors: Floats) -> NDArray[np.floating]:
         """Units (less prices, plus `offset`) [rows, n] of prepared vectors [rows, dimension]; not rounded."""

@@ -403,9 +403,13 @@ class Mixed:
             for part in self.parts
         )
 
-    def nearly(self, vector: Floats, others: Floats) -> Floats:
+    def nearly(self, vector: Floats, others: NDArray[np.floating]) -> NDArray[np.floating]:
         """See `Measure.nearly`."""
-        return self.row(vector, others).astype(np.float64)
+        return self.row(vector, np.asarray(others, dtype=np.float64)).astype(np.float64)
+
+    def slack(self, others: NDArray[np.floating]) -> float | None:
+        """See `Measure.slack`."""
+        return 0.0 if others.dtype == np.float64 else None
 
     def paired(self, left: Floats, right: Floats) -> Units:
         """See `Measure.paired`."""
