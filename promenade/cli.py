@@ -347,7 +347,7 @@ def ingest(
     check_collection(collection)
 
     async def work() -> int:
-        async with changing(data) as (settings, records, producer):
+        async with changing(data, say) as (settings, records, producer):
             found = _sources(sources, settings, endpoint, secure)
             return await bring_in(
                 found,
@@ -424,7 +424,7 @@ def watch(
         # What is in hand is finished; a watcher that was started in the background hears SIGINT too.
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        async with changing(data) as (_, records, producer):
+        async with changing(data, say) as (_, records, producer):
             say(f"watching {folder}; Ctrl-C stops")
             return await bring_in(
                 from_watched(folder, stop),

@@ -19,6 +19,7 @@ from promenade.clients import connection_of, objects_of
 from promenade.settings import Settings
 from promenade.supervisor import StackError, borrowed_object_store, embedded_settings, stack_state
 from schemas.failures import Passing
+from streams.ingest import patiently
 
 
 def external() -> bool:
@@ -69,25 +70,30 @@ async def reading(
 
 
 @contextlib.asynccontextmanager
-async def _records(settings: Settings) -> AsyncIterator[Records]:
+async def _records(settings: Settings, waiting: Callable[[str], None] | None = None) -> AsyncIterator[Records]:
     objects = objects_of(settings)
     try:
-        await objects.ping()
+        await (objects.ping() if waiting is None else patiently(objects.ping, waiting))
         yield Records(objects)
     finally:
         objects.close()
 
 
 @contextlib.asynccontextmanager
-async def changing(data: Path) -> AsyncIterator[tuple[Settings, Records, Producer]]:
+async def changing(
+    data: Path, waiting: Callable[[str], None] | None = None
+) -> AsyncIterator[tuple[Settings, Records, Producer]]:
     """Records and a producer, for commands that change something; the stack must run.
+
+    Args:
+        waiting: told what is waited for where the object store does not answer yet; None: say so at once and end.
 
     Raises:
         StackError: nothing runs.
         Passing: a part does not answer.
     """
     settings = running_settings(data)
-    async with _records(settings) as records:
+    async with _records(settings, waiting) as records:
         producer = Producer(connection_of(settings))
         try:
             yield settings, records, producer

@@ -366,3 +366,27 @@ def test_workers_that_stop_together_leave_a_group_that_others_can_join(crew: Out
     crew.workers.clear()
     crew.worker(f"joining-{leader_first}")
     crew.ready()
+
+
+def test_an_ingest_that_begins_while_the_store_is_away_waits_for_it(crew: Outside, tmp_path: Path) -> None:
+    files = brought_in(tmp_path / "files", 2, 1, 61)
+    crew("prepare")
+    crew.stack.wait(crew.stack.parts.kill("store"))
+    # A short command says what is away, and ends.
+    assert "the object store is away: " in crew("reconcile", expect=(1,)).err
+    log = tmp_path / "ingest.log"
+    with log.open("w") as said:
+        ingest = subprocess.Popen(
+            started("ingest", str(files), "--collection", "early", "--no-wait"),
+            env=crew.environment,
+            stdout=said,
+            stderr=said,
+        )
+    try:
+        until("it says so", lambda: "waiting for the object store: " in log.read_text(), 60, log.read_text)
+        crew.stack.wait(crew.stack.parts.start("store"))
+        assert ingest.wait(timeout=patient(60)) == 0, log.read_text()
+    finally:
+        ingest.kill()
+    found = crew.records()["items"]
+    assert sum("early" in entry["memberships"] for entry in found.values()) == 3
