@@ -121,7 +121,7 @@ async def start_parts(
 
 
 def separate_settings(data: Path, **changes: Any) -> Settings:
-    """Settings of an embedded stack in `data` on free ports: what tests give to `start_parts` and to workers."""
+    """Settings of an embedded stack in `data` on free ports: for parts that are started for a short time."""
     return embedded_settings(data, **{**ports_from(free_ports(20)), **changes})
 
 

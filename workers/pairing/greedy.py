@@ -23,25 +23,30 @@ class GreedyRule(ProposingRule):
     """Tracks in order of (sequence, id) each take the best free picture (ties: the smaller picture id).
 
     Cost of an arrival or departure: a row of similarities, or the part of it that is in question, for each item
-    that is displaced. A track that is
-    placed before all others may displace as many as there are; one that comes last displaces nobody.
+    that is displaced. A track that is placed before all others may displace as many as there are; one that comes
+    last displaces nobody.
     """
 
     name = "greedy"
 
     def _worth(self, side: Side, slot: int, lost: Lost | None) -> Slots:
         other = self._other(side)
-        if side.kind is Kind.ARTWORK:
-            # Tracks that came before the one that it lost would not have it.
-            earliest = np.iinfo(np.int64).min if lost is None else other.sequence[lost.slot]
-            among = np.flatnonzero((other.held != CLOSED) & (other.sequence >= earliest))
-            about, slack = self._nearly_among(side, slot, among)
-            return among[about >= np.maximum(other.held[among], self._floor_units) - slack]
-        among = self._free_for(side, slot, np.flatnonzero(other.held != CLOSED))
-        if not len(among):
-            return among
-        about, slack = self._nearly_among(side, slot, among)
-        return among[about >= max(float(about.max()) - 2 * slack, self._floor_units - slack)]
+        if side.kind is Kind.TRACK:
+            among = self._free_for(side, slot, np.flatnonzero(other.held != CLOSED))
+            if not len(among):
+                return among
+            about = self._about_some(side, slot, among)
+            near: Slots = among[about >= max(about.max() - 2 * other.slack, self._floor_units - other.slack)]
+            return near
+        # Tracks that came before the one that it lost would not have it.
+        earliest = np.iinfo(np.int64).min if lost is None else other.sequence[lost.slot]
+        among = np.flatnonzero((other.held != CLOSED) & (other.sequence >= earliest))
+        about, least = self._about_some(side, slot, among), np.maximum(other.held[among], self._floor_units)
+        worth = about >= least - other.slack
+        sure = other.sequence[among[about > least + other.slack]]
+        if len(sure):
+            worth &= other.sequence[among] <= sure.min()
+        return among[worth]
 
     def _best(self, side: Side, slot: int, among: Slots, units: Units) -> int:
         other = self._other(side)

@@ -241,10 +241,8 @@ class OptimalRule(Rule):
         while len(mine) <= steps:
             # Only items that may be nearer than the best end so far are looked at exactly: mostly a few.
             offset = at + int(side.price[current]) + self._rest
-            vector = side.vectors[current]
-            about, slack = self._about(side, current)
-            candidates = np.flatnonzero(other.price - about < best - offset + slack)
-            row = self.measure.row(vector, other.vectors[candidates])
+            candidates = np.flatnonzero(other.price - self._about(side, current) < best - offset + other.slack)
+            row = self._exactly(side, current, candidates)
             reached = other.price[candidates] - row + offset
             nearer = (reached < distance[candidates]) & (reached < best) & (other.held[candidates] != CLOSED)
             if self.floor is not None:

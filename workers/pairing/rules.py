@@ -63,6 +63,8 @@ class Side:
         self._spare: list[int] = []
         self._vectors: Floats = np.zeros((0, 0))
         self._single: NDArray[np.float32] | None = None
+        self.slack = 1.0
+        """How far off `Measure.nearly` may be with `glance`, in units."""
         self._partner: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._held: Units = np.zeros(0, dtype=np.int64)
         self._sequence: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
@@ -108,8 +110,10 @@ class Side:
         if self.used:
             vectors[: self.used] = self._vectors[: self.used]
         self._vectors = vectors
-        if dimension >= _WIDE and self._measure.slack(np.empty((0, dimension), dtype=np.float32)) is not None:
-            self._single = vectors.astype(np.float32)
+        slack = self._measure.single_slack(dimension)
+        if dimension >= _WIDE and slack is not None:
+            self._single, self.slack = np.zeros((capacity, dimension), dtype=np.float32), slack
+            self._single[: self.used] = vectors[: self.used]
         for name, empty in (("_partner", -1), ("_held", CLOSED), ("_sequence", 0), ("_price", 0)):
             grown = np.full(capacity, empty, dtype=np.int64)
             grown[: self.used] = getattr(self, name)[: self.used]
@@ -512,12 +516,10 @@ class Rule(ABC):
         """Units of one item with every slot of the other side: [other.used]."""
         return self.measure.row(side.vectors[slot], self._other(side).vectors)
 
-    def _about(self, side: Side, slot: int, among: Slots | None = None) -> tuple[NDArray[np.floating], float]:
-        """Units of one item with slots of the other side (None: all), [among], and how far they may be off."""
+    def _about(self, side: Side, slot: int, among: Slots | None = None) -> Floats:
+        """Units of one item with slots of the other side (None: all), off by at most that side's slack: [among]."""
         glance = self._other(side).glance
-        slack = self.measure.slack(glance)
-        assert slack is not None  # a glance is what the measure can read
-        return self.measure.nearly(side.vectors[slot], glance if among is None else glance[among]), slack
+        return self.measure.nearly(side.vectors[slot], glance if among is None else glance[among])
 
     def _exactly(self, side: Side, slot: int, among: Slots) -> Units:
         """Units of one item with slots of the other side: [among]."""
@@ -656,12 +658,11 @@ class ProposingRule(Rule):
             other = self._other(side)
             self._seek(other, target, f"formed after {other.names[target]} came free", lost)
 
-    def _nearly_among(self, side: Side, slot: int, among: Slots) -> tuple[NDArray[np.floating], float]:
+    def _about_some(self, side: Side, slot: int, among: Slots) -> Floats:
         """See `_about`; where `among` are many, all are looked at, since picking them out takes longer."""
         if _PICKED * len(among) < self._other(side).used:
             return self._about(side, slot, among)
-        about, slack = self._about(side, slot)
-        return about[among], slack
+        return self._about(side, slot)[among]
 
     def _proposers(self) -> Side:
         """The side that proposes where all items come in at once: the one with fewer items."""
@@ -788,7 +789,7 @@ class ProposingRule(Rule):
         waiting = np.flatnonzero(side.held != CLOSED)
         if not len(waiting) or not other.used:
             return True
-        ranks, closed = self._ranks(side), other.held == CLOSED
+        ranks, closed, everybody = self._ranks(side), other.held == CLOSED, np.arange(other.used)
         rough = Rough(self.measure, other.vectors)
         present = np.maximum(other.held.astype(np.float64), -1e15)
         holder_ranks = np.where(other.partner >= 0, ranks[other.partner], _LAST)
@@ -801,7 +802,7 @@ class ProposingRule(Rule):
             values[self._hopeless(values, ranks[block], present, holder_ranks)] = -np.inf
             for slot in block[(values >= wanted[:, None]).any(axis=1)].tolist():
                 row = self._row(side, slot)
-                target = self._best(side, slot, np.arange(other.used), row)
+                target = self._best(side, slot, everybody, row)
                 if target >= 0 and self._likes_more(side, slot, target, row):
                     return False
         return True
@@ -814,17 +815,22 @@ class StableRule(ProposingRule):
     the only stable matching of the items, so displacement reaches exactly it in any order of arrival.
 
     Cost of an arrival or departure: one row of similarities, O(items of the other side x dimension), and for each
-    item that is displaced those of a row that belong to worse pairs than the one that it lost.
+    item that is displaced those of a row that belong to worse pairs than the one that it lost. Wide vectors are
+    read in single precision, and exactly only those of the few that it cannot rule out.
     """
 
     name = "stable"
 
     def _worth(self, side: Side, slot: int, lost: Lost | None) -> Slots:
-        held = self._other(side).held
+        other = self._other(side)
         # Whoever would have it likes it less than what it lost, and holds less than that.
-        among = np.flatnonzero(held != CLOSED if lost is None else held <= lost.units)
-        about, slack = self._nearly_among(side, slot, among)
-        return among[about >= np.maximum(held[among], self._floor_units) - slack]
+        among = np.flatnonzero(other.held != CLOSED if lost is None else other.held <= lost.units)
+        about, least = self._about_some(side, slot, among), np.maximum(other.held[among], self._floor_units)
+        worth = about >= least - other.slack
+        sure = about[about > least + other.slack]
+        if len(sure):
+            worth &= about >= sure.max() - 2 * other.slack
+        return among[worth]
 
     def _best(self, side: Side, slot: int, among: Slots, units: Units) -> int:
         other = self._other(side)

@@ -38,10 +38,12 @@ def _guard(dimension: int) -> float:
 def _single_slack(dimension: int, size: float) -> float:
     """How far off the product of two vectors in single precision may be, where their lengths have this product.
 
-    A sum of d products of rounded numbers is off by at most (d + 2) * 2**-24 of the lengths in any order (Higham,
-    Accuracy and Stability of Numerical Algorithms, section 3.1); the rest is rounding.
+    With u = 2**-24, a sum of d products of rounded numbers is off by at most n u / (1 - n u) of the lengths,
+    n = d + 2, in any order (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1). Two more and four
+    units allow for rounding the factor and the result.
     """
-    return (dimension + 4) * 2.0**-24 * size + 4
+    share = (dimension + 4) * 2.0**-24
+    return share / (1 - share) * size + 4
 
 
 class Measure(Protocol):
@@ -64,15 +66,15 @@ class Measure(Protocol):
         """Similarity of one prepared vector [dimension] with prepared others [n, dimension]: int64 units [n]."""
         ...
 
-    def nearly(self, vector: Floats, others: NDArray[np.floating]) -> NDArray[np.floating]:
-        """As `row`, but not rounded and off by at most `slack`: a cheap way to see who is out of question.
+    def nearly(self, vector: Floats, others: NDArray[np.floating]) -> Floats:
+        """As `row`, but not rounded and off by at most one unit: a cheap way to see who is out of question.
 
-        Where `slack` allows it, `others` may be in single precision: half as much to read.
+        Others may be in single precision, half as much to read, where `single_slack` says how far off it is then.
         """
         ...
 
-    def slack(self, others: NDArray[np.floating]) -> float | None:
-        """How far off `nearly` may be with others [n, dimension] of this precision, in units; None: not possible."""
+    def single_slack(self, dimension: int) -> float | None:
+        """How far off `nearly` may be with others in single precision, in units; None: they may not be."""
         ...
 
     def paired(self, left: Floats, right: Floats) -> Units:
@@ -140,14 +142,14 @@ class Cosine:
         """See `Measure.row`."""
         return _rounded(others @ vector, len(vector), lambda near: _ordered_dot(vector[None, :], others[near[0]]))
 
-    def nearly(self, vector: Floats, others: NDArray[np.floating]) -> NDArray[np.floating]:
+    def nearly(self, vector: Floats, others: NDArray[np.floating]) -> Floats:
         """See `Measure.nearly`."""
-        products: NDArray[np.floating] = others @ (vector * UNITS).astype(others.dtype)
+        products: Floats = (others @ (vector * UNITS).astype(others.dtype)).astype(np.float64)
         return products
 
-    def slack(self, others: NDArray[np.floating]) -> float | None:
-        """See `Measure.slack`."""
-        return 1.0 if others.dtype == np.float64 else _single_slack(others.shape[1], UNITS)
+    def single_slack(self, dimension: int) -> float | None:
+        """See `Measure.single_slack`."""
+        return _single_slack(dimension, UNITS)
 
     def paired(self, left: Floats, right: Floats) -> Units:
         """See `Measure.paired`."""
@@ -194,13 +196,13 @@ class ValenceArousal:
         """See `Measure.row`."""
         return self._units(vector[None, :], others)
 
-    def nearly(self, vector: Floats, others: NDArray[np.floating]) -> NDArray[np.floating]:
+    def nearly(self, vector: Floats, others: NDArray[np.floating]) -> Floats:
         """See `Measure.nearly`."""
         return self._units(vector[None, :], np.asarray(others, dtype=np.float64)).astype(np.float64)
 
-    def slack(self, others: NDArray[np.floating]) -> float | None:
-        """See `Measure.slack`."""
-        return 0.0 if others.dtype == np.float64 else None
+    def single_slack(self, dimension: int) -> float | None:
+        """None: points are few numbers, and the score is computed exactly at once."""
+        return None
 
     def paired(self, left: Floats, right: Floats) -> Units:
         """See `Measure.paired`."""
