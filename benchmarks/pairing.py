@@ -316,6 +316,55 @@ def growth(results: dict[Case, dict[str, Any] | None]) -> list[str]:
     return lines
 
 
+def aims(results: dict[Case, dict[str, Any] | None]) -> list[str]:
+    """The aims, each held against the rows: table rows."""
+    done = {case: found for case, found in results.items() if found and "p50" in found}
+
+    def verdict(reached: bool, beyond: str = "") -> str:
+        return "**reached**" if reached else f"**missed**{beyond}"
+
+    lines = []
+    off = {case: abs(found["off"]) for case, found in done.items() if "off" in found}
+    if off:
+        largest = max(off, key=lambda case: case.artworks * case.tracks)
+        lines.append(
+            "| `optimal`, item by item, against the library's solver: total similarity equal to 1e-6 | "
+            f"{len(off)} cases up to {largest.artworks:,} x {largest.tracks:,}: "
+            f"off by {max(off.values()):.1e} at most | {verdict(max(off.values()) <= 1e-6)} |"
+        )
+    for what, tracks, limit in (("stable", 10_000, 5), ("optimal", 11_000, 20)):
+        for case, found in done.items():
+            if (case.what, case.artworks, case.tracks, case.source) == (what, 10_000, tracks, ""):
+                slow = found["p95"] * 1e3
+                lines.append(
+                    f"| `{what}`, 10,000 x {tracks:,}, {case.numbers}-D: p95 of an arrival under {limit} ms | "
+                    f"{slow:.2f} ms | {verdict(slow < limit, f' ({slow / limit:.1f} times the aim)')} |"
+                )
+    worst = [
+        f"{case.numbers}-D {found['p95'] * 1e3:.2f} ms"
+        for case, found in done.items()
+        if (case.what, case.artworks, case.tracks, case.source) == ("optimal", 10_000, 10_000, "")
+    ]
+    if worst:
+        lines.append(f"| `optimal`, 10,000 x 10,000, the worst case: reported | p95 {', '.join(worst)} | no aim |")
+    for size in sorted({case.artworks for case in done}, reverse=True):
+        cheaper: dict[str, list[float]] = {}
+        for case, found in done.items():
+            if case.artworks == size and "again" in found:
+                cheaper.setdefault(case.what, []).append(found["again"] / found["p50"])
+        if cheaper:
+            told = ", ".join(f"`{what}` {min(some):,.0f} to {max(some):,.0f}" for what, some in cheaper.items())
+            short = [f"`{what}`" for what, some in cheaper.items() if min(some) < 100]
+            lines.append(
+                f"| an arrival (p50) at least 100 times cheaper than solving again: {size:,} pictures | {told} | "
+                f"{verdict(not short, ' by ' + ', '.join(short))} |"
+            )
+    whole = [case for case, found in results.items() if found and "not done" not in found]
+    share = f"{len(whole)} of {len(results)}"
+    lines.append(f"| every case, in one run | {share} | {verdict(len(whole) == len(results))} |")
+    return lines
+
+
 def report(results: dict[Case, dict[str, Any] | None], begun: float, ended: bool) -> str:
     """The whole report as it stands."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout  # noqa: S607
@@ -326,6 +375,14 @@ def report(results: dict[Case, dict[str, Any] | None], begun: float, ended: bool
         f"Made with `python -m benchmarks.pairing` at commit {commit.strip() or 'unknown'}: Python "
         f"{platform.python_version()}, numpy {np.__version__}, {os.cpu_count()} cores, load at the end {load:.1f}, "
         f"{(time.monotonic() - begun) / 60:.1f} minutes{'' if ended else ' so far: THE RUN HAS NOT ENDED'}.",
+        "",
+        "## The aims",
+        "",
+        "| aim | measured | |",
+        "|---|---|---|",
+        *aims(results),
+        "",
+        "## Rows",
         "",
         'Times are those of one arrival while items leave and arrive, counts staying as they are. "Solving again" is '
         "what pairing everything at once takes: scipy's dense solver for `optimal` (above 130 million pairs the "
