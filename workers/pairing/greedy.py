@@ -35,13 +35,13 @@ class GreedyRule(ProposingRule):
             among = self._free_for(side, slot, np.flatnonzero(other.held != CLOSED))
             if not len(among):
                 return among
-            about = self._about_some(side, slot, among)
+            about = self._about(side, slot, among)
             near: Slots = among[about >= max(about.max() - 2 * other.slack, self._floor_units - other.slack)]
             return near
         # Tracks that came before the one that it lost would not have it.
         earliest = np.iinfo(np.int64).min if lost is None else other.sequence[lost.slot]
         among = np.flatnonzero((other.held != CLOSED) & (other.sequence >= earliest))
-        about, least = self._about_some(side, slot, among), np.maximum(other.held[among], self._floor_units)
+        about, least = self._about(side, slot, among), np.maximum(other.held[among], self._floor_units)
         worth = about >= least - other.slack
         sure = other.sequence[among[about > least + other.slack]]
         if len(sure):

@@ -242,7 +242,7 @@ class OptimalRule(Rule):
             # Only items that may be nearer than the best end so far are looked at exactly: mostly a few.
             offset = at + int(side.price[current]) + self._rest
             candidates = np.flatnonzero(other.price - self._about(side, current) < best - offset + other.slack)
-            row = self._exactly(side, current, candidates)
+            row = self._row(side, current, candidates)
             reached = other.price[candidates] - row + offset
             nearer = (reached < distance[candidates]) & (reached < best) & (other.held[candidates] != CLOSED)
             if self.floor is not None:

@@ -512,18 +512,18 @@ class Rule(ABC):
         vectors = self._other(side).vectors
         return int(self.measure.paired(side.vectors[slot][None, :], vectors[target][None, :])[0])
 
-    def _row(self, side: Side, slot: int) -> Units:
-        """Units of one item with every slot of the other side: [other.used]."""
-        return self.measure.row(side.vectors[slot], self._other(side).vectors)
+    def _row(self, side: Side, slot: int, among: Slots | None = None) -> Units:
+        """Units of one item with slots of the other side (None: all): [among]."""
+        vectors = self._other(side).vectors
+        return self.measure.row(side.vectors[slot], vectors if among is None else vectors[among])
 
     def _about(self, side: Side, slot: int, among: Slots | None = None) -> Floats:
-        """Units of one item with slots of the other side (None: all), off by at most that side's slack: [among]."""
+        """As `_row`, but off by at most the other side's slack; many are not picked out, as that takes longer."""
         glance = self._other(side).glance
-        return self.measure.nearly(side.vectors[slot], glance if among is None else glance[among])
-
-    def _exactly(self, side: Side, slot: int, among: Slots) -> Units:
-        """Units of one item with slots of the other side: [among]."""
-        return self.measure.row(side.vectors[slot], self._other(side).vectors[among])
+        if among is not None and _PICKED * len(among) < len(glance):
+            return self.measure.nearly(side.vectors[slot], glance[among])
+        about = self.measure.nearly(side.vectors[slot], glance)
+        return about if among is None else about[among]
 
     def _pair(self, side: Side, slot: int, target: int, why: str, units: int | None = None) -> None:
         other = self._other(side)
@@ -636,7 +636,7 @@ class ProposingRule(Rule):
         other = self._other(side)
         while True:
             among = self._worth(side, slot, lost)
-            units = self._exactly(side, slot, among)
+            units = self._row(side, slot, among)
             target = self._best(side, slot, among, units)
             if target < 0:
                 return
@@ -657,12 +657,6 @@ class ProposingRule(Rule):
         if target >= 0:
             other = self._other(side)
             self._seek(other, target, f"formed after {other.names[target]} came free", lost)
-
-    def _about_some(self, side: Side, slot: int, among: Slots) -> Floats:
-        """See `_about`; where `among` are many, all are looked at, since picking them out takes longer."""
-        if _PICKED * len(among) < self._other(side).used:
-            return self._about(side, slot, among)
-        return self._about(side, slot)[among]
 
     def _proposers(self) -> Side:
         """The side that proposes where all items come in at once: the one with fewer items."""
@@ -825,7 +819,7 @@ class StableRule(ProposingRule):
         other = self._other(side)
         # Whoever would have it likes it less than what it lost, and holds less than that.
         among = np.flatnonzero(other.held != CLOSED if lost is None else other.held <= lost.units)
-        about, least = self._about_some(side, slot, among), np.maximum(other.held[among], self._floor_units)
+        about, least = self._about(side, slot, among), np.maximum(other.held[among], self._floor_units)
         worth = about >= least - other.slack
         sure = about[about > least + other.slack]
         if len(sure):
